@@ -1,0 +1,20 @@
+"""Importance weighted autoencoders (Burda et al., arXiv:1509.00519) with Keras 3 and TensorFlow Probability."""
+
+__version__ = "0.1.0"
+
+
+def load(run_dir):
+    """Gives back the trained model of a run directory, with the weights that were evaluated.
+
+    Args:
+      run_dir: the folder, as given to `--run_dir`.
+
+    Returns:
+      A built `iwae_tf.models.ImportanceWeightedAutoencoder`.
+
+    Raises:
+      iwae_tf.errors.UserError: there is no trained model.
+    """
+    from iwae_tf import main  # On demand: the package itself imports neither TensorFlow nor flags.
+
+    return main.load(run_dir)

@@ -1,0 +1,74 @@
+"""SavedModel with named signatures, which needs neither iwae_tf nor TensorFlow Probability to load."""
+
+import pathlib
+import shutil
+
+import keras
+import tensorflow as tf
+
+from iwae_tf import evaluation
+
+
+def export(model, path):
+    """Writes the model as a SavedModel.
+
+    Its signatures, with any batch size; `seed` is int32 [2], the same seed gives the same numbers:
+
+      log_likelihood(x float32 [batch, event], num_samples int32 [], seed) -> log_likelihood [batch], in nats
+      encode(x, seed) -> mean, stddev [batch, d_1] of q(z_1 | x), and one sample z_1, z_2, ... of every layer
+      decode(z [batch, d_1]) -> probabilities, logits [batch, event]
+      sample(num_images int32 [], seed) -> probabilities [num_images, event]
+      reconstruct(x, seed) -> probabilities [batch, event]
+
+    Args:
+      model: a built `ImportanceWeightedAutoencoder` with Gaussian q(z_1 | x) and Bernoulli pixels.
+      path: the folder, replaced as a whole if it is there.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for name, function, signature in _endpoints(model):
+        archive.add_endpoint(name, function, input_signature=signature)
+    archive.write_out(str(temporary), verbose=False)
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.rename(path)
+
+
+def _endpoints(model):
+    """(name, function, input signature) of every signature."""
+    x = tf.TensorSpec([None, model.generative.event_size], tf.float32, name="x")
+    z = tf.TensorSpec([None, model.inference.latent_dims[0]], tf.float32, name="z")
+    seed = tf.TensorSpec([2], tf.int32, name="seed")
+
+    def count(name):
+        return tf.TensorSpec([], tf.int32, name=name)
+
+    def log_likelihood(x, num_samples, seed):
+        ids = tf.range(tf.shape(x)[0])
+        bounds = evaluation.importance_bounds(model, x, ids, num_samples[tf.newaxis], seed)
+        return {"log_likelihood": bounds.iwae_bounds[0]}
+
+    def encode(x, seed):
+        samples, q = model.inference(x, model.draw_noise(1, tf.shape(x)[0], seed))
+        z = {f"z_{layer}": sample[0] for layer, sample in enumerate(samples, start=1)}
+        return {"mean": q[0].mean(), "stddev": q[0].stddev(), **z}
+
+    def decode(z):
+        p_x = model.generative.decode(z)
+        return {"probabilities": p_x.mean(), "logits": p_x.distribution.logits}
+
+    def sample(num_images, seed):
+        return {"probabilities": model.sample(num_images, seed).mean()}
+
+    def reconstruct(x, seed):
+        return {"probabilities": model.reconstruct(x, seed).mean()}
+
+    return [
+        ("log_likelihood", log_likelihood, [x, count("num_samples"), seed]),
+        ("encode", encode, [x, seed]),
+        ("decode", decode, [z]),
+        ("sample", sample, [count("num_images"), seed]),
+        ("reconstruct", reconstruct, [x, seed]),
+    ]

@@ -1,0 +1,59 @@
+"""Arrays -> pictures. The only module that imports matplotlib."""
+
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
+
+_MAGNIFICATION = 2
+
+
+def image_grid(images, columns, gap=1):
+    """Lays images out in a grid, row by row.
+
+    Args:
+      images: float array [num_images, height, width] with values in [0, 1].
+      columns: images in a row.
+      gap: grey pixels between images.
+
+    Returns:
+      Float array [grid_height, grid_width].
+    """
+    num_images, height, width = images.shape
+    rows = -(-num_images // columns)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), 0.5)
+    for i, image in enumerate(images):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_image(path, grid):
+    """Writes a grid [height, width] with values in [0, 1] as a PNG file, magnified."""
+    pixels = np.kron(grid, np.ones((_MAGNIFICATION, _MAGNIFICATION)))
+    matplotlib.image.imsave(path, pixels, cmap="gray", vmin=0.0, vmax=1.0)
+
+
+def save_learning_curves(path, history, objective, k):
+    """Draws the bounds against epochs as a PNG file.
+
+    Args:
+      path: the file.
+      history: columns by name as `runs.HISTORY_COLUMNS` names them, each a sequence with a value an epoch.
+      objective: its name, for the title.
+      k: the number of samples of the importance weighted bound.
+    """
+    figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    epochs = history["epoch"]
+    for bound, label, color in (("iwae_bound", f"L_{k}", "C0"), ("elbo", "ELBO", "C1")):
+        axes.plot(epochs, history[f"train_{bound}"], color=color, linestyle=":", label=f"{label}, training")
+        axes.plot(epochs, history[f"validation_{bound}"], color=color, label=f"{label}, validation")
+    # The first epochs fall so steeply that they would hide all that follows.
+    settled = history["validation_elbo"][len(epochs) // 10 :]
+    top = max(max(history[f"{split}_iwae_bound"]) for split in ("train", "validation"))
+    axes.set_ylim(bottom=min(settled) - 0.1 * (top - min(settled)) - 1.0, top=top + 1.0)
+    axes.set(xlabel="epoch", ylabel="bound on log p(x) in nats", title=f"{objective.upper()}, k = {k}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,153 @@
+"""The importance weighted autoencoder; the VAE is one of its objectives.
+
+#### References
+
+[1]: Yuri Burda, Roger Grosse, Ruslan Salakhutdinov. Importance Weighted Autoencoders. arXiv:1509.00519.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from iwae_tf import bounds, estimators, noise
+
+
+class LogWeightTerms(NamedTuple):
+    """The terms of log w = log p(x | z) + sum_l log p(z_l | z_{l+1}) - log q(z_l | z_{l-1}), in nats.
+
+    Attributes:
+      log_p_x_given_z: [num_samples, batch].
+      log_p_z: for each stochastic layer, bottom first, [num_samples, batch].
+      log_q_z_given_x: for each stochastic layer, bottom first, [num_samples, batch].
+    """
+
+    log_p_x_given_z: tf.Tensor
+    log_p_z: list
+    log_q_z_given_x: list
+
+    @property
+    def log_weights(self):
+        """log p(x, z) - log q(z | x), [num_samples, batch]."""
+        return self.log_p_x_given_z + tf.add_n(self.log_p_z) - tf.add_n(self.log_q_z_given_x)
+
+    @property
+    def layer_rates(self):
+        """log q - log p of each stochastic layer averaged over the samples: its KL in expectation, L x [batch]."""
+        return [tf.reduce_mean(q - p, axis=0) for q, p in zip(self.log_q_z_given_x, self.log_p_z, strict=True)]
+
+
+class ImportanceWeightedAutoencoder(keras.Model):
+    """A deep latent variable model trained on k importance samples [1].
+
+    Args:
+      inference: the inference network, such as `networks.BottomUpInference`: maps x and noise to the samples of
+        every stochastic layer and their distributions.
+      generative: the generative network, such as `networks.GenerativeNetwork`: maps the samples to the
+        distributions of x and of every layer.
+      objective: a name from `bounds.OBJECTIVES`.
+      gradient_estimator: a name from `estimators.GRADIENT_ESTIMATORS`.
+      num_samples: the number k of importance samples per image.
+      seed: seed of all noise in training and validation.
+
+    Raises:
+      ValueError: unknown names, or num_samples < 1.
+    """
+
+    def __init__(
+        self, inference, generative, objective="iwae", gradient_estimator="standard", num_samples=50, seed=0, **kwargs
+    ):
+        super().__init__(**kwargs)
+        _check_choice("objective", objective, bounds.OBJECTIVES)
+        _check_choice("gradient_estimator", gradient_estimator, estimators.GRADIENT_ESTIMATORS)
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, but a bound needs at least 1 sample.")
+        self.inference = inference
+        self.generative = generative
+        self.bound = bounds.OBJECTIVES[objective]
+        self.estimator = estimators.GRADIENT_ESTIMATORS[gradient_estimator]
+        self.num_samples = num_samples
+        self.seed = seed
+        rates = [f"rate_layer_{i + 1}" for i in range(len(inference.latent_dims))]
+        names = ["iwae_bound", "elbo", "distortion", "rate", *rates, "effective_sample_size"]
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def log_weight_terms(self, x, noise):
+        """Returns the `LogWeightTerms` of x [batch, event] for given noise (L tensors [num_samples, batch, d_l])."""
+        z, q = self.inference(x, noise)
+        p_x, *p_z = self.generative(z)
+        return LogWeightTerms(
+            log_p_x_given_z=p_x.log_prob(x),
+            log_p_z=[p.log_prob(z_l) for p, z_l in zip(p_z, z, strict=True)],
+            log_q_z_given_x=[q_l.log_prob(z_l) for q_l, z_l in zip(q, z, strict=True)],
+        )
+
+    def log_weights(self, x, num_samples, key):
+        """Draws importance samples and returns their log-weights.
+
+        Args:
+          x: float tensor [batch, event], binary for Bernoulli pixels.
+          num_samples: importance samples per image.
+          key: int32 [2], see `noise.key`.
+
+        Returns:
+          log p(x, z_i) - log q(z_i | x) in nats, [num_samples, batch].
+        """
+        return self.log_weight_terms(x, self.draw_noise(num_samples, tf.shape(x)[0], key)).log_weights
+
+    def draw_noise(self, num_samples, batch_size, key):
+        """Returns the noise that the inference network needs: for each layer, [num_samples, batch_size, d_l]."""
+        return [
+            noise.normal([num_samples, batch_size, units], noise.fold_in(key, layer))
+            for layer, units in enumerate(self.inference.latent_dims)
+        ]
+
+    def call(self, x):
+        """Returns the objective's value for each image of x [batch, event], in nats, [batch]; always the same."""
+        return self.bound(self.log_weights(x, self.num_samples, noise.key(self.seed, "call")))
+
+    def sample(self, num_images, key):
+        """Returns the pixels' distribution of images drawn from the prior, batch shape [num_images]."""
+        return self.generative.sample([eps[0] for eps in self.draw_noise(1, num_images, key)])
+
+    def reconstruct(self, x, key):
+        """Returns the pixels' distribution given one sample of q(z | x) for each image of x [batch, event]."""
+        z, _ = self.inference(x, self.draw_noise(1, tf.shape(x)[0], key))
+        return self.generative.decode(z[0][0])
+
+    def train_step(self, x):
+        """One step of the optimizer on x [batch, event]; its noise is that of step `optimizer.iterations`."""
+        key = noise.key(self.seed, "training", self.optimizer.iterations)
+        terms, gradients = self.estimator(self, x, self.draw_noise(self.num_samples, tf.shape(x)[0], key))
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._measure(terms)
+
+    def test_step(self, data):
+        """Measures x [batch, event]; data is (x, batch index), the index telling which fixed noise it gets."""
+        x, index = data
+        key = noise.key(self.seed, "validation", index)
+        return self._measure(self.log_weight_terms(x, self.draw_noise(self.num_samples, tf.shape(x)[0], key)))
+
+    @property
+    def metrics(self):
+        return list(self._trackers.values())
+
+    def _measure(self, terms):
+        """Adds one batch to the running means, and returns them."""
+        rates = terms.layer_rates
+        values = [
+            bounds.iwae_bound(terms.log_weights),
+            bounds.elbo(terms.log_weights),
+            -tf.reduce_mean(terms.log_p_x_given_z, axis=0),
+            tf.add_n(rates),
+            *rates,
+            bounds.effective_sample_size(terms.log_weights),
+        ]
+        for tracker, value in zip(self.metrics, values, strict=True):
+            tracker.update_state(value)
+        return self.get_metrics_result()
+
+
+def _check_choice(argument, value, choices):
+    if value not in choices:
+        raise ValueError(f"{argument} is {value!r}, but must be one of {', '.join(choices)}.")

@@ -1,0 +1,63 @@
+"""Every random number of the package, stateless and keyed by what it is for.
+
+A key is an int32 tensor of shape [2] made of (seed, purpose, counters such as the step). The same key gives the same
+numbers on every call, in eager mode, in a `tf.function` and under XLA, so a run that is resumed at step n draws what
+the uninterrupted run drew. That holds for the bits of the Philox generator only. TensorFlow's default algorithm gives
+other bits inside XLA than outside and is several times slower there; and even with Philox, TensorFlow makes floats of
+the low bits outside XLA and of the high bits inside. So the floats are made here.
+"""
+
+import math
+import zlib
+
+import tensorflow as tf
+
+_ALGORITHM = "philox"
+
+
+def key(seed, purpose, *counters):
+    """Returns the key of one purpose.
+
+    Args:
+      seed: the run's seed, an integer or an int32 scalar.
+      purpose: what the numbers are for, such as "training". Different purposes give independent numbers.
+      *counters: integers or int32 scalars that tell one draw of this purpose from another.
+
+    Returns:
+      An int32 tensor of shape [2].
+    """
+    purpose_number = zlib.crc32(purpose.encode()) & 0x7FFFFFFF
+    return fold_in(tf.stack([tf.cast(seed, tf.int32), purpose_number]), *counters)
+
+
+def fold_in(base_key, *counters):
+    """Returns `base_key` [2] refined by further integers: independent keys for different counters."""
+    for counter in counters:
+        base_key = tf.random.fold_in(base_key, tf.cast(counter, tf.int32), alg=_ALGORITHM)
+    return base_key
+
+
+def normal(shape, noise_key):
+    """Returns float32 standard normal noise of the given shape, by the Box-Muller transformation.
+
+    The largest values possible are +-6.7; outside XLA and inside, roundings may differ by some 1e-7.
+    """
+    size = tf.reduce_prod(shape)
+    bits = _bits([2, (size + 1) // 2], noise_key)
+    radius = tf.sqrt(-2.0 * tf.math.log((tf.cast(bits[0], tf.float32) + 0.5) * 2.0**-32))
+    angle = tf.cast(bits[1], tf.float32) * (2.0 * math.pi * 2.0**-32)
+    return tf.reshape(tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)[:size], shape)
+
+
+def uniform(shape, noise_key):
+    """Returns float32 uniform noise in [0, 1) of the given shape, in steps of 2^-24."""
+    return tf.cast(_bits(shape, noise_key) // 2**8, tf.float32) * 2.0**-24
+
+
+def _bits(shape, noise_key):
+    return tf.random.stateless_uniform(shape, noise_key, minval=None, maxval=None, dtype=tf.uint32, alg=_ALGORITHM)
+
+
+def permutation(size, noise_key):
+    """Returns a random order of 0 ... size - 1, int32 [size]."""
+    return tf.random.experimental.stateless_shuffle(tf.range(size), noise_key, alg=_ALGORITHM)

@@ -1,0 +1,280 @@
+"""The flags of `python -m iwae_tf.main`: what there is, what is allowed, and which of them make a run.
+
+This module does not import TensorFlow, so that `--help` and errors answer at once; tests hold the choices that it
+offers equal to those that the code has. The flags live in a `FlagValues` of their own: importing `iwae_tf` adds
+nothing to the flags of a program that uses it.
+"""
+
+import math
+import re
+import sys
+
+from absl import flags
+
+from iwae_tf.errors import UserError
+
+_USAGE = """\
+Trains an importance weighted autoencoder (Burda et al., arXiv:1509.00519), measures its test log-likelihood and
+active units, draws pictures and exports a SavedModel. Without any flag: IWAE, one stochastic layer, k = 50, MNIST.
+
+  python -m iwae_tf.main --k=50
+  python -m iwae_tf.main --flagfile=flags/paper/mnist_iwae_2l_k50.flags
+
+The same command continues a run that was interrupted, and shows the results of one that is finished.
+"""
+
+# The paper's hidden layers: 200 units below z_1, 100 below every further layer.
+_PAPER_HIDDEN_DIMS = ((200, 200), (100, 100))
+
+_values = flags.FlagValues()
+# Purpose -> names of its flags, in the order of --help.
+_groups = {}
+# Flags that decide what a run computes. The others may change from one call to the next.
+_RUN_GROUPS = ("Data", "Model and objective", "Training")
+
+
+def _group(purpose):
+    """Returns a function that defines flags of one purpose."""
+    names = _groups.setdefault(purpose, [])
+
+    def define(kind, name, default, text, **kwargs):
+        kind(name, default, help=text, flag_values=_values, **kwargs)
+        names.append(name)
+
+    return define
+
+
+_data = _group("Data")
+_data(flags.DEFINE_enum, "dataset", "mnist", "Data set.", enum_values=["mnist"])
+_data(
+    flags.DEFINE_integer,
+    "max_images",
+    0,
+    "Use only the first N images of each split, for a quick look; 0 uses all.",
+    lower_bound=0,
+)
+
+_model = _group("Model and objective")
+_model(
+    flags.DEFINE_enum,
+    "objective",
+    "iwae",
+    "What is maximised: the importance weighted bound L_k, or the VAE's mean of k log-weights.",
+    enum_values=["iwae", "vae"],
+)
+_model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1)
+_model(
+    flags.DEFINE_string,
+    "latent_dims",
+    "50",
+    "Sizes of the stochastic layers, bottom first; the paper has 50, or 100,50.",
+)
+_model(
+    flags.DEFINE_string,
+    "hidden_dims",
+    "",
+    "Widths of the hidden layers below each stochastic layer, the groups divided by semicolons (quote them): "
+    "'200,200;100,100'. Empty: the paper's, 200,200 and then 100,100 for each further layer.",
+)
+
+_training = _group("Training")
+_training(
+    flags.DEFINE_enum,
+    "schedule",
+    "cosine",
+    "cosine: from --learning_rate down to a hundredth of it over --epochs. paper: stages of 3^i epochs, the rate "
+    "falling by 10^(1/7) each; all 8 stages are 3,280 epochs.",
+    enum_values=["cosine", "paper"],
+)
+_training(flags.DEFINE_integer, "epochs", 100, "Passes over the training images (cosine schedule).", lower_bound=1)
+_training(
+    flags.DEFINE_integer,
+    "stages",
+    8,
+    "Run the first N stages (paper schedule). May grow when a run is continued.",
+    lower_bound=1,
+    upper_bound=8,
+)
+_training(
+    flags.DEFINE_float,
+    "learning_rate",
+    None,
+    "Rate at the start; by default 2e-3 for cosine and 1e-3 for paper.",
+)
+_training(flags.DEFINE_integer, "batch_size", 100, "Images per step; the paper has 20.", lower_bound=1)
+_training(flags.DEFINE_float, "adam_epsilon", 1e-4, "Adam's epsilon; the paper has 1e-4.")
+_training(
+    flags.DEFINE_float,
+    "ema_momentum",
+    0.999,
+    "The weights that are evaluated and exported are averaged over training with this momentum; 0 takes the last.",
+)
+_training(
+    flags.DEFINE_integer,
+    "seed",
+    0,
+    "Seed of the initial weights, the order of the images and all noise of training.",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
+
+_evaluation = _group("Evaluation")
+_evaluation(
+    flags.DEFINE_integer,
+    "nll_samples",
+    5000,
+    "Importance samples per test image for the NLL.",
+    lower_bound=1,
+)
+_evaluation(
+    flags.DEFINE_integer,
+    "picture_every",
+    10,
+    "Epochs between pictures and active units in TensorBoard.",
+    lower_bound=1,
+)
+
+_run = _group("Run")
+_run(
+    flags.DEFINE_string,
+    "run_dir",
+    "",
+    "Where everything goes; by default runs/ and a name made of data set, objective, layers, k and seed.",
+)
+_run(flags.DEFINE_bool, "train", True, "Train, or continue training.")
+_run(flags.DEFINE_bool, "evaluate", True, "Measure NLL and active units, and draw the figures.")
+_run(flags.DEFINE_bool, "export", True, "Write the SavedModel.")
+_run(flags.DEFINE_bool, "overwrite", False, "Remove the run that is in --run_dir and start anew.")
+_run(flags.DEFINE_bool, "jit", True, "Compile with XLA.")
+
+
+@flags.multi_flags_validator(["latent_dims", "hidden_dims"], flag_values=_values)
+def _check_dims(values):
+    try:
+        layer_dims(values["latent_dims"], values["hidden_dims"])
+    except ValueError as error:
+        raise flags.ValidationError(str(error)) from error
+    return True
+
+
+for _name in ("learning_rate", "adam_epsilon"):
+    flags.register_validator(
+        _name,
+        lambda value: value is None or 0.0 < value < math.inf,
+        "must be a positive number, such as 1e-3",
+        flag_values=_values,
+    )
+flags.register_validator(
+    "ema_momentum", lambda value: 0.0 <= value < 1.0, "must be at least 0 and less than 1", flag_values=_values
+)
+
+
+def parse(argv):
+    """Reads the command line.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      The flag values, as attributes. `learning_rate` and `run_dir` hold their defaults where none was given.
+
+    Raises:
+      UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that belong to no flag.
+      SystemExit: with status 0, after printing the help.
+    """
+    if set(argv[1:]) & {"--help", "-h", "-help", "--helpfull", "--helpshort", "-?"}:
+        print(_help())
+        sys.exit(0)
+    try:
+        _values.unparse_flags()
+        for name in _values:
+            _values[name].unparse()
+        words = _values(argv)[1:]
+    except (flags.Error, OSError) as error:
+        hint = " See --help for the flags." if isinstance(error, flags.UnrecognizedFlagError) else ""
+        raise UserError(" ".join(str(error).split()) + hint) from error
+    if words:
+        hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
+        raise UserError(f"{words[0]!r} belongs to no flag{hint}")
+    if _values.learning_rate is None:
+        _values.learning_rate = {"cosine": 2e-3, "paper": 1e-3}[_values.schedule]
+    _values.run_dir = _values.run_dir or _default_run_dir(_values)
+    return _values
+
+
+def layer_dims(latent_dims, hidden_dims):
+    """Reads the layers' sizes from the texts of their flags.
+
+    Args:
+      latent_dims: such as "100,50".
+      hidden_dims: such as "200,200;100,100", or "" for the paper's.
+
+    Returns:
+      A tuple of sizes and a tuple of tuples of widths, one for each stochastic layer.
+
+    Raises:
+      ValueError: the texts are no lists of positive integers, or lists of different length.
+    """
+    latent = _positive_integers("latent_dims", latent_dims)
+    if not hidden_dims:
+        return latent, _PAPER_HIDDEN_DIMS[:1] + _PAPER_HIDDEN_DIMS[1:] * (len(latent) - 1)
+    hidden = tuple(_positive_integers("hidden_dims", part) for part in hidden_dims.split(";"))
+    if len(hidden) != len(latent):
+        raise ValueError(
+            f"--latent_dims={latent_dims} names {len(latent)} stochastic layers, but --hidden_dims={hidden_dims} "
+            f"names hidden layers for {len(hidden)}; give one group for each, divided by semicolons"
+        )
+    return latent, hidden
+
+
+def _positive_integers(name, text):
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise ValueError(f"--{name}: {text!r} is no list of positive integers such as 200,200")
+    return tuple(int(word) for word in words)
+
+
+def num_epochs(values):
+    """The epochs that the schedule has: stages of 1, 3, 9, ... epochs for the paper's."""
+    return values.epochs if values.schedule == "cosine" else (3**values.stages - 1) // 2
+
+
+def run_flags(values):
+    """The flags that decide what a run computes, name -> text: what flags.txt holds."""
+    return {name: _text(getattr(values, name)) for group in _RUN_GROUPS for name in _groups[group]}
+
+
+def result_flags(values):
+    """The flags that decide what is in results.json, name -> value."""
+    names = [name for group in _RUN_GROUPS for name in _groups[group]]
+    return {name: getattr(values, name) for name in [*names, "nll_samples"]}
+
+
+def _text(value):
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _default_run_dir(values):
+    num_layers = len(layer_dims(values.latent_dims, values.hidden_dims)[0])
+    return f"runs/{values.dataset}_{values.objective}_{num_layers}l_k{values.k}_seed{values.seed}"
+
+
+def choices(name):
+    """The values that an enumerated flag offers."""
+    return tuple(_values[name].parser.enum_values)
+
+
+def _help():
+    lines = [_USAGE]
+    for group, names in _groups.items():
+        lines.append(f"{group}:")
+        for name in names:
+            flag = _values[name]
+            kind = "|".join(choices(name)) if hasattr(flag.parser, "enum_values") else flag.flag_type()
+            text = flag.help.removeprefix(f"<{kind}>: ")
+            switch = f"--[no]{name}" if flag.boolean else f"--{name}=<{kind}>"
+            default = "" if flag.default in (None, "") else f" (default: {flag.default_as_str.strip(chr(39))})"
+            lines.append(flags.text_wrap(f"{switch}  {text}{default}", 110, "      ", firstline_indent="  "))
+        lines.append("")
+    lines.append("--flagfile=FILE reads flags from a file, one a line; later flags win.")
+    return "\n".join(lines)

@@ -1,0 +1,188 @@
+"""The folder that a run leaves behind: its files, their formats, and who may write there.
+
+flags.txt                   a flagfile that repeats the run
+checkpoints/                weights, averages and optimizer, for continuing
+history.csv                 one row an epoch, see HISTORY_COLUMNS
+results.json                what the evaluation found
+test_log_likelihoods.npz    the NLL's per-image values
+samples.npz                 images drawn from the prior
+figures/                    pictures
+train/, validation/         TensorBoard event files
+saved_model/                the exported model
+"""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+
+from iwae_tf.errors import UserError
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "step",
+    "train_iwae_bound",
+    "validation_iwae_bound",
+    "train_elbo",
+    "validation_elbo",
+    "learning_rate",
+    "seconds",
+)
+# Flags by which a run that was started may be continued further.
+GROWING_FLAGS = ("stages",)
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.flags = self.path / "flags.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.history = self.path / "history.csv"
+        self.results = self.path / "results.json"
+        self.test_log_likelihoods = self.path / "test_log_likelihoods.npz"
+        self.samples = self.path / "samples.npz"
+        self.figures = self.path / "figures"
+        self.train_events = self.path / "train"
+        self.validation_events = self.path / "validation"
+        self.saved_model = self.path / "saved_model"
+
+    def claim(self, flags, overwrite=False):
+        """Makes the folder this run's own, or checks that it is.
+
+        Args:
+          flags: name -> value, texts, of every flag that decides what the run computes.
+          overwrite: whether to remove what an earlier run left here.
+
+        Raises:
+          UserError: the folder cannot be written, holds something else, or a run with other flags.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stored = self._stored_flags()
+            if stored and overwrite:
+                self._remove_run()
+            elif stored:
+                _refuse_differences(self.path, stored, flags)
+            write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to the run directory {self.path} ({error.strerror}); give another --run_dir."
+            ) from error
+
+    def read_flags(self):
+        """Returns the flags of the run, name -> value, both texts.
+
+        Raises:
+          UserError: this is not a run directory.
+        """
+        stored = self._stored_flags() if self.path.is_dir() else {}
+        if not stored:
+            raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
+        return stored
+
+    def _stored_flags(self):
+        """The flags of the run that is here, or {} for an empty folder."""
+        if not self.flags.exists():
+            if any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path} holds something else than a run (it has no flags.txt); give another --run_dir."
+                )
+            return {}
+        lines = self.flags.read_text(errors="replace").splitlines()
+        pairs = [line.removeprefix("--").split("=", 1) for line in lines if line.startswith("--") and "=" in line]
+        if not pairs:
+            raise UserError(f"{self.flags} is damaged: it holds no flags; give another --run_dir.")
+        return dict(pairs)
+
+    def _remove_run(self):
+        """Removes the files of a run and nothing else; flags.txt last, so that the rest stays recognisable."""
+        folders = (self.checkpoints, self.figures, self.train_events, self.validation_events, self.saved_model)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.history, self.results, self.test_log_likelihoods, self.samples, self.flags):
+            file.unlink(missing_ok=True)
+
+    def read_history(self):
+        """Returns the rows of history.csv, dictionaries of floats; none if there is no such file.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if not self.history.exists():
+            return []
+        try:
+            with self.history.open(newline="") as file:
+                return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.history} is damaged ({error}); remove the run with --overwrite.") from error
+
+    def write_history(self, rows):
+        """Writes history.csv anew."""
+        lines = [",".join(HISTORY_COLUMNS)]
+        lines += [",".join(f"{row[name]:.9g}" for name in HISTORY_COLUMNS) for row in rows]
+        write_atomically(self.history, ("\n".join(lines) + "\n").encode())
+
+    def read_results(self):
+        """Returns the object in results.json, or None if there is none yet.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if not self.results.exists():
+            return None
+        try:
+            return json.loads(self.results.read_text())
+        except ValueError as error:
+            raise UserError(f"{self.results} is damaged ({error}); remove it to evaluate again.") from error
+
+    def write_results(self, results):
+        """Writes results.json; numbers must be plain and finite."""
+        write_atomically(self.results, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_atomically(path, content):
+    """Writes bytes under a temporary name and renames, so that no reader ever sees half a file."""
+    path = pathlib.Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_arrays(path, **arrays):
+    """Writes a compressed .npz atomically."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}")
+    np.savez_compressed(temporary.open("wb"), **arrays)
+    os.replace(temporary, path)
+
+
+def _refuse_differences(path, stored, flags):
+    """Raises a UserError that lists the flags that differ from those of the run in `path`."""
+    differences = [
+        f"--{name}={stored.get(name, '(none)')} there, {value} here"
+        for name, value in flags.items()
+        if stored.get(name) != value and not _has_grown(name, stored.get(name), value)
+    ]
+    if differences:
+        raise UserError(
+            f"{path} was started with other flags ({'; '.join(differences)}): give the same ones to continue it, "
+            "another --run_dir, or --overwrite to start anew."
+        )
+
+
+def _has_grown(name, old, new):
+    return name in GROWING_FLAGS and old is not None and old.isdigit() and int(new) >= int(old)

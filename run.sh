@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# ./run.sh [flags]      sets up .venv if needed, then trains, evaluates, draws and exports a small model in minutes
+# ./run.sh setup        the set-up alone
+# ./run.sh test [args]  the set-up and the tests
+# ./run.sh tensorboard  serves runs/
+set -euo pipefail
+cd "$(dirname "$0")"
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+    if [ -n "$candidate" ] && "$candidate" -c \
+      'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "run.sh: found no Python 3.11, 3.12 or 3.13 with venv; install one, or name it: PYTHON=/path/to/python $0" >&2
+  return 1
+}
+
+# The stamp is written last and names what was installed: an interrupted set-up is finished by the next call, and one
+# whose files have changed is brought up to date.
+setup() {
+  local python stamp
+  stamp="$(cat setup.cfg pyproject.toml constraints.txt | cksum) $PWD"
+  if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
+    return
+  fi
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    python="$(find_python)"
+    echo "run.sh: creating .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+  fi
+  echo "run.sh: installing the packages (some minutes)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+  echo "$stamp" >.venv/installed
+}
+
+setup
+case "${1:-}" in
+  setup) echo "run.sh: .venv is ready" ;;
+  test) exec .venv/bin/python -m pytest "${@:2}" ;;
+  tensorboard) exec .venv/bin/python -m tensorboard.main --logdir runs "${@:2}" ;;
+  *) exec .venv/bin/python -m iwae_tf.main --flagfile=flags/quickstart.flags "$@" ;;
+esac

@@ -1,0 +1,112 @@
+import linear_gaussian
+import numpy as np
+import pytest
+import tensorflow as tf
+from linear_gaussian import LATENT_DIMS, assert_mean
+
+from iwae_tf import bounds, evaluation, noise
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks and batches so small that everything has several of them."""
+    monkeypatch.setattr(evaluation, "BLOCK", 7)
+    monkeypatch.setattr(evaluation, "_IMAGES_PER_CALL", 4)
+
+
+def _model(num_layers, **kwargs):
+    model, log_p = linear_gaussian.build(num_layers, **kwargs)
+    model.compile(jit_compile=True)
+    return model, log_p
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_with_the_exact_posterior_the_log_likelihood_is_exact(num_layers):
+    model, log_p = _model(num_layers)
+    x = linear_gaussian.data(batch=6)
+    measured = evaluation.evaluate_images(model, x, num_samples=50)
+    for values in measured:
+        np.testing.assert_allclose(values, log_p(x), atol=5e-5)
+
+
+# 7 divides 14 but neither 1, 10 nor 40; 6 images fill a batch of 4 and half another.
+@pytest.mark.parametrize("num_samples", [1, 10, 14, 40])
+def test_streaming_equals_one_piece_on_the_same_samples(num_samples):
+    model, _ = _model(2, widen=1.8, num_samples=3)
+    x = linear_gaussian.data(batch=6)
+    measured = evaluation.evaluate_images(model, x, num_samples, seed=4)
+    key = noise.key(4, "evaluation")
+    draw = tf.function(lambda x, i, block: model.log_weights(x, 7, noise.fold_in(key, i, block)))
+    for i in range(len(x)):
+        blocks = [draw(x[i : i + 1], tf.constant(i), tf.constant(block)) for block in range(6)]
+        log_weights = tf.concat(blocks, axis=0)
+        at_k, at_n = log_weights[:3], log_weights[:num_samples]
+        assert measured.log_likelihoods[i] == pytest.approx(float(bounds.iwae_bound(at_n)[0]), abs=1e-4)
+        assert measured.elbos[i] == pytest.approx(float(bounds.elbo(log_weights[: max(3, num_samples)])[0]), abs=1e-4)
+        assert measured.iwae_bounds[i] == pytest.approx(float(bounds.iwae_bound(at_k)[0]), abs=1e-4)
+
+
+def test_an_images_value_does_not_depend_on_its_batch():
+    model, _ = _model(1, widen=1.5)
+    x = tf.constant(linear_gaussian.data(batch=6))
+    key = noise.key(0, "test")
+    together = evaluation.importance_bounds(model, x, tf.range(6), [20], key)
+    alone = evaluation.importance_bounds(model, x[4:5], tf.constant([4]), [20], key)
+    np.testing.assert_allclose(together.iwae_bounds[0, 4], alone.iwae_bounds[0, 0], atol=1e-5)
+
+
+def test_images_have_independent_noise():
+    model, _log_p = _model(1, widen=1.5)
+    x = np.repeat(linear_gaussian.data(batch=1), 40, axis=0)
+    assert len(np.unique(evaluation.evaluate_images(model, x, num_samples=2).log_likelihoods)) == 40
+
+
+def test_progress_is_reported_with_the_mean_so_far():
+    model, log_p = _model(1)
+    x = linear_gaussian.data(batch=6)
+    reports = []
+    evaluation.evaluate_images(model, x, 5, report=lambda done, mean: reports.append((done, mean)))
+    assert [done for done, _ in reports] == [4, 6]
+    assert reports[-1][1] == pytest.approx(np.mean(log_p(x)), abs=1e-4)
+
+
+def test_active_units_are_those_whose_posterior_mean_varies():
+    model, _ = _model(2)
+    x = linear_gaussian.data(batch=300)
+    assert evaluation.active_units(model, x) == [LATENT_DIMS[0], LATENT_DIMS[1]]
+    q_z1, q_z2 = model.inference.stochastic_layers
+    q_z1.matrix.assign(q_z1.matrix * np.array([1.0, 0.0, 1.0, 1e-3], np.float32))
+    assert evaluation.active_units(model, x)[0] == LATENT_DIMS[0] - 2
+    q_z2.matrix.assign(q_z2.matrix * np.array([0.0, 1.0, 1.0], np.float32))
+    assert evaluation.active_units(model, x)[1] <= LATENT_DIMS[1] - 1
+
+
+def test_posterior_means_average_over_the_layer_below():
+    """E_q(z_2 | x)[z_2] is linear in q(z_1 | x)'s mean here, so the average over z_1 has a closed form."""
+    model, _ = _model(2)
+    x = tf.constant(linear_gaussian.data())
+    first, second = evaluation._posterior_means(model, 20_000, x, noise.key(0, "test"))
+    q_z1, q_z2 = model.inference.stochastic_layers
+    exact_first = x @ q_z1.matrix + q_z1.bias
+    np.testing.assert_allclose(first, exact_first, atol=1e-5)
+    scale = np.sqrt(np.exp(2.0 * q_z1.log_scale.numpy()) @ q_z2.matrix.numpy() ** 2 / 20_000)
+    error = (second - (exact_first @ q_z2.matrix + q_z2.bias)) / scale
+    assert np.max(np.abs(error)) < 4.5
+
+
+def test_a_unit_that_varies_only_with_its_own_noise_is_not_active():
+    """The variance of the average over z_1 must not count as activity: 100 samples leave a hundredth of it."""
+    model, _ = _model(2)
+    q_z1, q_z2 = model.inference.stochastic_layers
+    q_z1.matrix.assign(tf.zeros_like(q_z1.matrix))
+    q_z1.log_scale.assign(tf.fill(q_z1.log_scale.shape, float(np.log(0.3))))
+    q_z2.matrix.assign(tf.eye(*q_z2.matrix.shape))
+    assert evaluation.active_units(model, linear_gaussian.data(batch=200)) == [0, 0]
+
+
+def test_estimates_are_unbiased_for_the_mean_weight():
+    """E[exp(L_k)] = p(x) whatever the proposal."""
+    model, log_p = _model(1, widen=1.3)
+    x = np.repeat(linear_gaussian.data(batch=1), 2000, axis=0)
+    measured = evaluation.evaluate_images(model, x, num_samples=4).log_likelihoods
+    assert_mean(np.exp(measured - log_p(x[:1])), 1.0)

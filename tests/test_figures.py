@@ -1,0 +1,28 @@
+import matplotlib.image
+import numpy as np
+
+from iwae_tf import figures
+
+
+def test_image_grid_places_images_row_by_row():
+    images = np.stack([np.full((3, 2), value) for value in (0.0, 0.25, 1.0, 0.75, 0.9)])
+    grid = figures.image_grid(images, columns=3)
+    assert grid.shape == (2 * 4 + 1, 3 * 3 + 1)
+    np.testing.assert_array_equal(grid[1:4, 7:9], images[2])
+    np.testing.assert_array_equal(grid[5:8, 1:3], images[3])
+    assert np.all(grid[5:8, 7:9] == 0.5)  # No sixth image.
+
+
+def test_saved_image_has_the_grids_values(tmp_path):
+    grid = np.linspace(0.0, 1.0, 12).reshape(3, 4)
+    figures.save_image(tmp_path / "grid.png", grid)
+    read = matplotlib.image.imread(tmp_path / "grid.png")[::2, ::2, 0]
+    np.testing.assert_allclose(read, grid, atol=1.0 / 255.0)
+
+
+def test_learning_curves_of_one_epoch_and_of_many(tmp_path):
+    for epochs in (1, 40):
+        values = -100.0 - 400.0 / np.arange(1, epochs + 1)
+        history = {f"{split}_{bound}": values for split in ("train", "validation") for bound in ("iwae_bound", "elbo")}
+        figures.save_learning_curves(tmp_path / "bounds.png", {"epoch": range(epochs), **history}, "iwae", 5)
+        assert matplotlib.image.imread(tmp_path / "bounds.png").std() > 0.05

@@ -1,0 +1,175 @@
+import keras
+import linear_gaussian
+import numpy as np
+import pytest
+import tensorflow as tf
+from linear_gaussian import BATCH, LATENT_DIMS, NUM_SAMPLES, assert_mean
+
+from iwae_tf import bounds, models, networks, noise
+
+
+def _paper_model(num_layers=2, **kwargs):
+    inference, generative = networks.paper_networks(
+        13, latent_dims=(4, 3, 2)[:num_layers], hidden_dims=((9, 8), (7, 6), (5,))[:num_layers], seed=3
+    )
+    model = models.ImportanceWeightedAutoencoder(inference, generative, **kwargs)
+    model(tf.zeros([1, 13]))
+    return model
+
+
+def _binary(batch=BATCH):
+    return tf.constant(np.random.default_rng(2).integers(0, 2, (batch, 13)), tf.float32)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_with_the_exact_posterior_every_log_weight_is_log_p(num_layers):
+    model, log_p = linear_gaussian.build(num_layers)
+    x = linear_gaussian.data()
+    log_weights = model.log_weights(x, NUM_SAMPLES, noise.key(0, "test"))
+    assert log_weights.shape == (NUM_SAMPLES, BATCH)
+    np.testing.assert_allclose(log_weights, np.tile(log_p(x), (NUM_SAMPLES, 1)), atol=2e-5)
+    np.testing.assert_allclose(bounds.effective_sample_size(log_weights), NUM_SAMPLES, rtol=1e-4)
+
+
+def test_elbo_of_a_wider_proposal_has_its_closed_form():
+    """log p(x) - ELBO = KL(q || posterior), which for equal means and scales times c is d (c^2 - 1 - log c^2) / 2."""
+    widen = 1.5
+    model, log_p = linear_gaussian.build(1, widen=widen)
+    x = linear_gaussian.data()
+    gap = LATENT_DIMS[0] * (widen**2 - 1.0 - np.log(widen**2)) / 2.0
+    log_weights = model.log_weights(x, 20_000, noise.key(0, "test"))
+    assert_mean(log_weights, log_p(x) - gap)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_bound_grows_with_k_and_stays_below_log_p(num_layers):
+    model, log_p = linear_gaussian.build(num_layers, widen=1.6)
+    x = linear_gaussian.data()
+    log_weights = model.log_weights(x, 40_000, noise.key(1, "test")).numpy()
+    previous = None
+    for k in (1, 4, 16, 64):
+        groups = log_weights.reshape(-1, k, BATCH)
+        samples = bounds.iwae_bound(tf.transpose(groups, [1, 0, 2])).numpy()
+        mean, stderr = samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+        assert np.all(mean < log_p(x) + 4.0 * stderr)
+        if previous is not None:
+            assert np.all(mean > previous)
+        previous = mean
+    assert np.all(log_p(x) - previous < 0.1)
+
+
+def _dense(inputs, layer):
+    return inputs @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
+
+
+def _hidden(inputs, layer):
+    for dense in layer.hidden:
+        inputs = np.tanh(_dense(inputs, dense))
+    return inputs
+
+
+def _gaussian(inputs, layer):
+    hidden = _hidden(inputs, layer)
+    return _dense(hidden, layer.loc), np.exp(_dense(hidden, layer.log_scale))
+
+
+def _log_normal(z, loc, scale):
+    return np.sum(-0.5 * np.log(2.0 * np.pi) - np.log(scale) - 0.5 * ((z - loc) / scale) ** 2, axis=-1)
+
+
+def test_log_weights_of_the_paper_networks_against_numpy():
+    """Equations (1) to (3) of the paper written out in float64."""
+    model = _paper_model(2)
+    for variable in model.trainable_variables:  # Biases start at zero, where mistakes would hide.
+        variable.assign_add(0.1 * tf.random.stateless_normal(variable.shape, [0, 1]))
+    x = _binary()
+    eps = model.draw_noise(NUM_SAMPLES, BATCH, noise.key(0, "test"))
+
+    q1, q2 = model.inference.stochastic_layers
+    p_x, p_z1 = model.generative.conditionals
+    loc1, scale1 = _gaussian(x.numpy().astype(np.float64), q1)
+    z1 = loc1 + scale1 * eps[0].numpy()
+    loc2, scale2 = _gaussian(z1, q2)
+    z2 = loc2 + scale2 * eps[1].numpy()
+    logits = _dense(_hidden(z1, p_x), p_x.logits)
+    log_p_x = np.sum(x.numpy() * logits - np.log1p(np.exp(logits)), axis=-1)
+    log_p = log_p_x + _log_normal(z1, *_gaussian(z2, p_z1)) + _log_normal(z2, 0.0, 1.0)
+    expected = log_p - _log_normal(z1, loc1, scale1) - _log_normal(z2, loc2, scale2)
+
+    np.testing.assert_allclose(model.log_weight_terms(x, eps).log_weights, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_terms_have_their_shapes_and_sum_to_the_log_weights(num_layers):
+    model = _paper_model(num_layers)
+    terms = model.log_weight_terms(_binary(), model.draw_noise(NUM_SAMPLES, BATCH, noise.key(0, "test")))
+    for term in (terms.log_p_x_given_z, *terms.log_p_z, *terms.log_q_z_given_x):
+        assert term.shape == (NUM_SAMPLES, BATCH)
+    assert len(terms.log_p_z) == len(terms.log_q_z_given_x) == num_layers
+    elbo = bounds.elbo(terms.log_weights)
+    distortion = -np.mean(terms.log_p_x_given_z, axis=0)
+    np.testing.assert_allclose(elbo, -distortion - np.sum(terms.layer_rates, axis=0), rtol=1e-5)
+
+
+def test_the_objective_decides_the_value_of_the_model():
+    iwae, vae = (_paper_model(2, objective=objective, num_samples=9) for objective in ("iwae", "vae"))
+    x = _binary()
+    assert iwae(x).shape == (BATCH,)
+    assert np.all(iwae(x).numpy() > vae(x).numpy())
+
+
+def test_train_step_reports_the_bound_of_the_weights_before_the_step():
+    model = _paper_model(2, num_samples=NUM_SAMPLES, seed=5)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
+    x = _binary()
+    expected = bounds.iwae_bound(model.log_weights(x, NUM_SAMPLES, noise.key(5, "training", 0)))
+    measured = {name: float(value) for name, value in model.train_step(x).items()}
+    np.testing.assert_allclose(measured["iwae_bound"], np.mean(expected), rtol=1e-6)
+    assert measured["rate"] == pytest.approx(measured["rate_layer_1"] + measured["rate_layer_2"], rel=1e-5)
+    assert measured["elbo"] == pytest.approx(-measured["distortion"] - measured["rate"], rel=1e-5)
+
+
+def test_plain_keras_fit_trains_the_model():
+    """Without our own train function, on a tf.data pipeline of x, as with any other Keras model."""
+    model = _paper_model(1, num_samples=5)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    data = tf.data.Dataset.from_tensors(_binary(50)).repeat(40)
+    before = np.mean(model(_binary(50)))
+    model.fit(data, epochs=1, verbose=0, shuffle=False)
+    assert np.mean(model(_binary(50))) > before + 0.5
+
+
+def test_wrong_arguments_are_refused():
+    inference, generative = networks.paper_networks(13)
+    for wrong, message in (
+        ({"objective": "elbo"}, "must be one of iwae, vae"),
+        ({"gradient_estimator": "none"}, "must be one of standard"),
+        ({"num_samples": 0}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            models.ImportanceWeightedAutoencoder(inference, generative, **wrong)
+
+
+def test_samples_and_reconstructions():
+    model = _paper_model(3)
+    samples = model.sample(6, noise.key(0, "test")).mean()
+    assert samples.shape == (6, 13)
+    np.testing.assert_array_equal(samples, model.sample(6, noise.key(0, "test")).mean())
+    assert np.any(samples != model.sample(6, noise.key(1, "test")).mean())
+    assert model.reconstruct(_binary(), noise.key(0, "test")).mean().shape == (BATCH, 13)
+
+
+def test_sampling_from_the_prior_has_the_exact_covariance():
+    """Of the linear-Gaussian model with 3 layers, whose x has a known mean and covariance."""
+    model, log_p = linear_gaussian.build(3)
+    x = model.sample(50_000, noise.key(0, "test")).sample(seed=1)
+    entropy = -log_p(x)  # Its mean is the differential entropy of p(x) only if x comes from p(x).
+    assert_mean(entropy, -_mean_log_p(model))
+
+
+def _mean_log_p(model):
+    covariance = np.eye(LATENT_DIMS[2])
+    for layer in reversed(model.generative.conditionals):
+        matrix = layer.matrix.numpy().astype(np.float64)
+        covariance = matrix.T @ covariance @ matrix + np.diag(np.exp(2.0 * layer.log_scale.numpy().astype(np.float64)))
+    return -0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * covariance)[1]

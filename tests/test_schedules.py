@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+
+from iwae_tf import schedules
+
+
+def test_cosine():
+    rates = schedules.cosine(np.array([0.0, 0.5, 1.0], np.float32), 2e-3).numpy()
+    np.testing.assert_allclose(rates, [2e-3, 2e-3 * 0.505, 2e-5], rtol=1e-4)
+    keras_schedule = schedules.CosineSchedule(2e-3, total_steps=10)
+    np.testing.assert_allclose([keras_schedule(step) for step in (0, 5, 10, 11)], [*rates, rates[-1]], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stage", "first", "last"), [(0, 0, 0), (1, 1, 3), (2, 4, 12), (3, 13, 39), (6, 364, 1092), (7, 1093, 3279)]
+)
+def test_the_papers_stages(stage, first, last):
+    """Stage i has 3^i epochs; it begins after epochs 1, 4, 13, 40, 121, 364 and 1093."""
+    expected = 1e-3 * 10.0 ** (-stage / 7.0)
+    np.testing.assert_allclose(schedules.paper(np.array([first, last]), 1e-3), expected, rtol=1e-5)
+    by_step = schedules.PaperSchedule(1e-3, steps_per_epoch=7)
+    np.testing.assert_allclose([by_step(7 * first), by_step(7 * last + 6)], expected, rtol=1e-5)
