@@ -99,7 +99,7 @@ _training(
     flags.DEFINE_float,
     "learning_rate",
     None,
-    "Rate at the start; by default 2e-3 for cosine and 1e-3 for paper.",
+    "Rate at the start; by default 3e-3 for cosine and 1e-3 for paper.",
 )
 _training(flags.DEFINE_integer, "batch_size", 100, "Images per step; the paper has 20.", lower_bound=1)
 _training(flags.DEFINE_float, "adam_epsilon", 1e-4, "Adam's epsilon; the paper has 1e-4.")
@@ -197,7 +197,7 @@ def parse(argv):
         hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
         raise UserError(f"{words[0]!r} belongs to no flag{hint}")
     if _values.learning_rate is None:
-        _values.learning_rate = {"cosine": 2e-3, "paper": 1e-3}[_values.schedule]
+        _values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[_values.schedule]
     _values.run_dir = _values.run_dir or _default_run_dir(_values)
     return _values
 

@@ -42,7 +42,7 @@ class Plan:
 
     schedule: str = "cosine"
     epochs: int = 100
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     batch_size: int = 100
     adam_epsilon: float = 1e-4
     ema_momentum: float = 0.999
@@ -198,7 +198,7 @@ def restore(model, run):
     if manager.latest_checkpoint:
         try:
             manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"Cannot restore {manager.latest_checkpoint} ({reason}); remove its files to go on from the one "

@@ -1,0 +1,170 @@
+"""The whole command on a few images, as a user runs it."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import iwae_tf
+from iwae_tf import bounds, datasets, main, noise, runs
+from iwae_tf.errors import UserError
+
+FLAGS = ["--k=3", "--epochs=2", "--max_images=60", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=30"]
+
+
+def _command(*words, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(iwae_tf.__file__).parent.parent)}
+    command = [sys.executable, "-m", "iwae_tf.main", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The process of a whole run in an empty folder, and its run directory."""
+    folder = tmp_path_factory.mktemp("main")
+    process = _command(*FLAGS, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return process, runs.RunDirectory(folder / "runs" / "mnist_iwae_2l_k3_seed0")
+
+
+def test_what_a_run_prints(finished):
+    process, _ = finished
+    lines = process.stdout.splitlines()
+    assert re.fullmatch(r"epoch 2/2  train +-\d+\.\d\d  validation +-\d+\.\d\d nats  0 s left", lines[3])
+    assert re.match(r"IWAE, 2 layers, k = 3 +\d+\.\d\d \+- \d+\.\d\d +\d\+\d$", lines[-2])
+    assert lines[-1].startswith("2 of the paper's 3,280 epochs (0.1%)")
+    assert process.stderr == ""
+
+
+def test_what_a_run_leaves_behind(finished):
+    _, run = finished
+    names = {"flags.txt", "checkpoints", "history.csv", "results.json", "test_log_likelihoods.npz", "samples.npz"}
+    assert {path.name for path in run.path.iterdir()} == names | {"figures", "saved_model", "train", "validation"}
+    assert {path.name for path in run.figures.iterdir()} == {"samples.png", "reconstructions.png", "bounds.png"}
+    assert matplotlib.image.imread(run.figures / "samples.png").shape[:2] == (2 * 291, 2 * 291)
+    with np.load(run.samples) as samples:
+        assert samples["probabilities"].shape == (100, 28, 28)
+
+
+def test_results(finished):
+    _, run = finished
+    results = run.read_results()
+    with np.load(run.test_log_likelihoods) as arrays:
+        log_likelihood = arrays["log_likelihood"]
+    assert log_likelihood.shape == (60,)
+    assert results["nll"]["mean"] == pytest.approx(-log_likelihood.mean())
+    assert results["nll"]["stderr"] == pytest.approx(log_likelihood.std(ddof=1) / np.sqrt(60))
+    assert (results["nll"]["num_samples"], results["nll"]["num_images"]) == (30, 60)
+    assert results["elbo"] < results["iwae_bound"]["mean"] < -results["nll"]["mean"]
+    assert results["iwae_bound"]["k"] == 3
+    assert [units <= dims for units, dims in zip(results["active_units"]["per_layer"], (4, 2), strict=True)]
+    assert results["training"]["steps"] == 6
+    assert results["flags"]["latent_dims"] == "4,2"
+    assert set(results["versions"]) == {"tensorflow", "tensorflow_probability", "keras", "iwae_tf"}
+
+
+def test_the_loaded_model_has_the_log_likelihoods_that_were_stored(finished):
+    """By another way than evaluation's: all samples at once, from other noise."""
+    _, run = finished
+    model = iwae_tf.load(run.path)
+    test = datasets.fixed_binarization(datasets.load("mnist").test[:60], "test")
+    values = [
+        bounds.iwae_bound(model.log_weights(test, 30, noise.key(seed, "test"))).numpy().mean() for seed in range(8)
+    ]
+    stderr = np.std(values, ddof=1)
+    assert abs(np.mean(values) + run.read_results()["nll"]["mean"]) < 5.0 * stderr
+    assert stderr < 0.2
+
+
+def test_the_saved_model_has_them_too(finished):
+    _, run = finished
+    saved = tf.saved_model.load(str(run.saved_model))
+    test = datasets.fixed_binarization(datasets.load("mnist").test[:60], "test")
+    output = saved.signatures["log_likelihood"](
+        x=tf.constant(test), num_samples=tf.constant(30), seed=noise.key(0, "evaluation")
+    )
+    with np.load(run.test_log_likelihoods) as arrays:
+        np.testing.assert_allclose(output["log_likelihood"], arrays["log_likelihood"], atol=1e-3)
+
+
+def test_the_validation_bound_of_the_history_is_that_of_the_model(finished):
+    _, run = finished
+    model = iwae_tf.load(run.path)
+    x = datasets.fixed_binarization(datasets.load("mnist").validation[:60], "validation")
+    measured = bounds.iwae_bound(model.log_weights(x, 3, noise.key(0, "validation", 0))).numpy().mean()
+    assert run.read_history()[-1]["validation_iwae_bound"] == pytest.approx(measured, abs=1e-3)
+
+
+def test_a_finished_run_shows_its_results_without_tensorflow(finished):
+    process, run = finished
+    code = "import sys; import iwae_tf.main as main; sys.argv = ['main', *sys.argv[1:]]; main.run()\n"
+    code += "print('tensorflow' in sys.modules)"
+    command = [sys.executable, "-c", code, *FLAGS, f"--run_dir={run.path}"]
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "is finished" in again[0]
+    assert again[-1] == "False"
+    assert again[1:-1] == process.stdout.splitlines()[-3:]
+
+
+def test_other_flags_are_refused_and_evaluation_flags_are_not(finished, capsys):
+    _, run = finished
+    with pytest.raises(UserError, match="--k=3 there, 4 here"):
+        main.main(["main", *FLAGS, "--k=4", f"--run_dir={run.path}"])
+    stored = run.read_results()
+    main.main(["main", *FLAGS, "--nll_samples=10", "--noexport", f"--run_dir={run.path}"])
+    assert "training epochs" not in capsys.readouterr().out
+    results = run.read_results()
+    assert results["nll"]["num_samples"] == 10
+    assert results["training"]["seconds"] == pytest.approx(stored["training"]["seconds"])
+    run.write_results(stored)
+
+
+def test_parts_can_be_skipped(tmp_path):
+    run = runs.RunDirectory(tmp_path / "run")
+    flags = ["main", *FLAGS, "--latent_dims=3", "--epochs=1", "--nojit", f"--run_dir={run.path}"]
+    main.main([*flags, "--noevaluate", "--noexport"])
+    assert run.checkpoints.exists()
+    assert not run.results.exists()
+    assert not run.saved_model.exists()
+    main.main([*flags, "--notrain", "--noexport"])
+    assert run.results.exists()
+    assert not run.saved_model.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["k=5"], "iwae_tf: 'k=5' belongs to no flag; did you mean --k=5?"),
+        (["--run_dir=notes"], "holds something else than a run"),
+        (["--notrain"], "has no checkpoint"),
+        (["--batch_size=70", "--max_images=60"], "--batch_size=70 is more than the 60 training images"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_1(words, message, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    process = _command(*words, cwd=tmp_path)
+    assert process.returncode == 1
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert (tmp_path / "notes" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_without_a_trained_model_cannot_be_loaded(tmp_path):
+    with pytest.raises(UserError, match="is not a run directory"):
+        iwae_tf.load(tmp_path / "nothing")
+    (tmp_path / "flags.txt").write_text("--k=3\n")
+    with pytest.raises(UserError, match="has no checkpoint"):
+        iwae_tf.load(tmp_path)
+
+
+def test_results_are_plain_json(finished):
+    _, run = finished
+    assert json.loads(run.results.read_text()) == run.read_results()

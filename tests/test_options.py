@@ -1,0 +1,137 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from iwae_tf import bounds, datasets, options, published
+from iwae_tf.errors import UserError
+
+FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "flags").rglob("*.flags"))
+
+
+def parse(*words):
+    return options.parse(["main", *words])
+
+
+def test_defaults():
+    flags = parse()
+    assert (flags.objective, flags.k, flags.dataset) == ("iwae", 50, "mnist")
+    assert flags.run_dir == "runs/mnist_iwae_1l_k50_seed0"
+    assert options.num_epochs(flags) == flags.epochs
+
+
+def test_the_run_directory_is_named_after_the_run():
+    flags = parse("--objective=vae", "--k=5", "--latent_dims=100,50", "--seed=3")
+    assert flags.run_dir == "runs/mnist_vae_2l_k5_seed3"
+    assert parse("--run_dir=elsewhere").run_dir == "elsewhere"
+
+
+def test_nothing_is_left_over_from_an_earlier_command_line():
+    parse("--k=7", "--learning_rate=0.5", "--notrain")
+    flags = parse()
+    assert (flags.k, flags.train) == (50, True)
+    assert flags.learning_rate < 0.1
+
+
+def test_choices_are_those_that_the_code_has():
+    assert options.choices("objective") == tuple(bounds.OBJECTIVES)
+    assert options.choices("dataset") == tuple(datasets.DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("latent_dims", "hidden_dims", "expected"),
+    [
+        ("50", "", ((50,), ((200, 200),))),
+        ("100,50", "", ((100, 50), ((200, 200), (100, 100)))),
+        ("40, 30,20", "", ((40, 30, 20), ((200, 200), (100, 100), (100, 100)))),
+        ("9", "300", ((9,), ((300,),))),
+        ("9,8", "30,20;10", ((9, 8), ((30, 20), (10,)))),
+    ],
+)
+def test_layer_dims(latent_dims, hidden_dims, expected):
+    assert options.layer_dims(latent_dims, hidden_dims) == expected
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_every_flagfile_parses(path):
+    flags = parse(f"--flagfile={path}")
+    if path.parent.name == "paper":
+        latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
+        assert path.stem == f"{flags.dataset}_{flags.objective}_{len(latent_dims)}l_k{flags.k}"
+        assert (flags.dataset, latent_dims, flags.objective, flags.k) in published.TABLE
+        assert hidden_dims == ((200, 200), (100, 100))[: len(latent_dims)]
+        assert options.num_epochs(flags) == published.EPOCHS
+        assert (flags.batch_size, flags.learning_rate, flags.adam_epsilon) == (20, 1e-3, 1e-4)
+        assert flags.ema_momentum == 0.0
+
+
+def test_there_is_a_flagfile_for_each_published_cell():
+    cells = {path.stem for path in FLAGFILES if path.parent.name == "paper"}
+    assert len(cells) == 10
+    for dataset, latent_dims, objective, k in published.TABLE:
+        objective = "iwae" if k == 1 else objective
+        assert f"{dataset}_{objective}_{len(latent_dims)}l_k{k}" in cells
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--k=0"], "--k=0: 0 is not a positive integer"),
+        (["--k=five"], "--k=five"),
+        (["k=5"], "did you mean --k=5"),
+        (["train"], "'train' belongs to no flag"),
+        (["--samples=5"], "Unknown command line flag 'samples'"),
+        (["--dataset=mnits"], "should be one of <mnist>"),
+        (["--objective=elbo"], "should be one of <iwae|vae>"),
+        (["--batch_size=-1"], "--batch_size=-1"),
+        (["--learning_rate=-1"], "must be a positive number"),
+        (["--learning_rate=nan"], "must be a positive number"),
+        (["--learning_rate=inf"], "must be a positive number"),
+        (["--adam_epsilon=0"], "must be a positive number"),
+        (["--ema_momentum=1"], "less than 1"),
+        (["--stages=9"], "--stages=9"),
+        (["--seed=-1"], "--seed=-1"),
+        (["--latent_dims=50,"], "no list of positive integers"),
+        (["--latent_dims="], "no list of positive integers"),
+        (["--latent_dims=0"], "no list of positive integers"),
+        (["--latent_dims=50", "--hidden_dims=200;100"], "names 1 stochastic layers"),
+        (["--flagfile=missing.flags"], "missing.flags"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(words, message):
+    with pytest.raises(UserError) as error:
+        parse(*words)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flagfile_with_an_unknown_flag_is_refused(tmp_path):
+    (tmp_path / "bad.flags").write_text("--k=5\n--colour=red\n")
+    with pytest.raises(UserError, match="'colour'"):
+        parse(f"--flagfile={tmp_path / 'bad.flags'}")
+
+
+def test_what_a_run_stores_repeats_it(tmp_path):
+    flags = parse("--k=7", "--hidden_dims=30,20;10", "--latent_dims=9,8", "--learning_rate=0.00123", "--nojit")
+    stored = options.run_flags(flags)
+    (tmp_path / "flags.txt").write_text("".join(f"--{name}={value}\n" for name, value in stored.items()))
+    assert options.run_flags(parse(f"--flagfile={tmp_path / 'flags.txt'}")) == stored
+    assert set(stored) <= set(options.result_flags(flags))
+
+
+def test_help_is_grouped_exits_with_0_and_does_not_import_tensorflow():
+    code = "import sys; sys.argv = ['main', '--help']\nimport iwae_tf.main as main\n"
+    code += "try:\n  main.run()\nexcept SystemExit as e:\n  print(e.code, 'tensorflow' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.rstrip().endswith("\n0 False")
+    for group in ("Data:", "Model and objective:", "Training:", "Evaluation:", "Run:"):
+        assert group in output
+    for name in ("k", "dataset", "run_dir", "[no]train"):
+        assert f"--{name}" in output
+
+
+def test_importing_the_package_adds_no_flags():
+    code = "from absl import flags; import iwae_tf.main; print('k' in flags.FLAGS, 'run_dir' in flags.FLAGS)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "False False\n"

@@ -1,0 +1,104 @@
+import os
+
+import numpy as np
+import pytest
+
+from iwae_tf import runs
+from iwae_tf.errors import UserError
+
+FLAGS = {"k": "5", "stages": "3"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = runs.RunDirectory(tmp_path / "deep" / "run")
+    run.claim(FLAGS)
+    return run
+
+
+def test_claiming_writes_a_flagfile_and_may_be_repeated(run):
+    assert run.flags.read_text() == "--k=5\n--stages=3\n"
+    run.claim(FLAGS)
+    assert run.read_flags() == FLAGS
+
+
+def test_other_flags_are_refused_with_the_differences(run):
+    with pytest.raises(UserError, match=r"other flags \(--k=5 there, 6 here\)"):
+        run.claim({**FLAGS, "k": "6"})
+    assert run.read_flags() == FLAGS
+
+
+def test_stages_may_grow_but_not_shrink(run):
+    run.claim({**FLAGS, "stages": "4"})
+    assert run.read_flags()["stages"] == "4"
+    with pytest.raises(UserError, match="--stages=4 there, 3 here"):
+        run.claim(FLAGS)
+
+
+def test_overwriting_removes_the_run_and_nothing_else(run):
+    run.write_results({"nll": 1.0})
+    run.figures.mkdir()
+    (run.path / "notes.txt").write_text("mine")
+    run.claim({"k": "6"}, overwrite=True)
+    assert sorted(path.name for path in run.path.iterdir()) == ["flags.txt", "notes.txt"]
+    assert run.read_flags() == {"k": "6"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_holds_something_else_is_refused(tmp_path, overwrite):
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(UserError, match="holds something else"):
+        runs.RunDirectory(tmp_path).claim(FLAGS, overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write to the run directory"):
+        runs.RunDirectory(tmp_path / "file" / "run").claim(FLAGS)
+
+
+def test_damaged_files_are_named(run, tmp_path):
+    run.results.write_text("{")
+    with pytest.raises(UserError, match="results.json is damaged"):
+        run.read_results()
+    run.history.write_text("epoch,step\n1,x\n")
+    with pytest.raises(UserError, match="history.csv is damaged"):
+        run.read_history()
+    run.flags.write_text("\0\0")
+    with pytest.raises(UserError, match="flags.txt is damaged"):
+        run.read_flags()
+    with pytest.raises(UserError, match="is not a run directory"):
+        runs.RunDirectory(tmp_path / "nothing").read_flags()
+
+
+def test_history_is_read_as_it_was_written(run):
+    assert run.read_history() == []
+    rows = [{name: float(i + j) / 4.0 for j, name in enumerate(runs.HISTORY_COLUMNS)} for i in range(3)]
+    run.write_history(rows)
+    assert run.read_history() == rows
+
+
+def test_results_must_be_finite(run):
+    with pytest.raises(ValueError, match="JSON"):
+        run.write_results({"nll": float("nan")})
+    assert run.read_results() is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(run, monkeypatch):
+    run.write_results({"nll": 1.0})
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run.write_results({"nll": 2.0})
+    assert run.read_results() == {"nll": 1.0}
+    assert sorted(path.name for path in run.path.iterdir()) == ["flags.txt", "results.json"]
+
+
+def test_arrays_are_written_without_pickles(run):
+    runs.write_arrays(run.samples, probabilities=np.arange(6.0).reshape(2, 3))
+    with np.load(run.samples, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["probabilities"], [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])

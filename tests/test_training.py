@@ -1,0 +1,218 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iwae_tf import datasets, models, networks, noise, runs, training
+from iwae_tf.errors import UserError
+
+EVENT = 12
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 256, (3, EVENT))
+
+    def split(num_images):
+        return patterns[rng.integers(0, 3, num_images)].astype(np.uint8)
+
+    return datasets.Images(split(64), split(15), split(9), image_shape=(3, 4))
+
+
+def _model(num_samples=3, **kwargs):
+    inference, generative = networks.paper_networks(EVENT, (4, 2), ((6,), (5,)), seed=1)
+    return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=num_samples, seed=2, **kwargs)
+
+
+def _run(path):
+    run = runs.RunDirectory(path)
+    run.claim({"k": "3"})
+    return run
+
+
+def _plan(**kwargs):
+    """Most tests do without XLA, whose compilation is most of their time."""
+    defaults = {"epochs": 4, "batch_size": 10, "learning_rate": 1e-2, "picture_every": 2, "jit": False}
+    return training.Plan(**{**defaults, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    """An uninterrupted run: its model, run directory and record."""
+    run, model = _run(tmp_path_factory.mktemp("trained")), _model()
+    return model, run, training.train(model, images, _plan(jit=True), run)
+
+
+def test_training_raises_the_bound_and_leaves_a_record(trained):
+    _, run, record = trained
+    rows = run.read_history()
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == [6, 12, 18, 24]
+    assert rows[-1]["train_iwae_bound"] > rows[0]["train_iwae_bound"] + 0.1
+    assert all(row["train_iwae_bound"] > row["train_elbo"] for row in rows)
+    assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(rows))
+    assert (record["steps"], record["epochs"], record["resumed"]) == (24, 4, False)
+
+
+def test_compiled_steps_are_the_plain_steps(images, trained):
+    """The learning curve of an eager loop over train_step on the same random numbers."""
+    _, run, _ = trained
+    plain = _model()
+    training.prepare(plain, _plan(), steps_per_epoch=6)
+    bounds = []
+    for epoch in range(2):
+        order = noise.permutation(64, noise.key(2, "order", epoch)).numpy()[:60].reshape(6, 10)
+        plain.reset_metrics()
+        for batch in order:
+            key = noise.key(2, "binarization", plain.optimizer.iterations)
+            logs = plain.train_step(datasets.binarize(images.train[batch], key))
+        bounds.append(float(logs["iwae_bound"]))
+    fast = [row["train_iwae_bound"] for row in run.read_history()[:2]]
+    np.testing.assert_allclose(fast, bounds, rtol=1e-5)
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(images, trained, tmp_path, monkeypatch):
+    whole, whole_run, _ = trained
+    run = _run(tmp_path)
+
+    class Interrupt(training.Checkpoints):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Checkpoints", Interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(_model(), images, _plan(jit=True), run)
+    assert len(run.read_history()) == 2
+    # A row without its checkpoint, as a kill between the two leaves it, is cut off.
+    run.write_history([*run.read_history(), {**run.read_history()[-1], "epoch": 3.0}])
+
+    resumed = _model()
+    record = training.train(resumed, images, _plan(jit=True), run)
+    assert record["resumed"]
+    for variable, expected in zip(resumed.trainable_variables, whole.trainable_variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+    for row, expected in zip(run.read_history(), whole_run.read_history(), strict=True):
+        assert {**row, "seconds": 0.0} == {**expected, "seconds": 0.0}
+
+
+def test_a_finished_training_is_only_restored(images, trained):
+    whole, run, _ = trained
+    events = sorted(run.train_events.iterdir())
+    again = _model()
+    record = training.train(again, images, _plan(), run)
+    assert (record["steps"], record["resumed"]) == (24, True)
+    assert record["seconds"] == run.read_history()[-1]["seconds"]
+    assert sorted(run.train_events.iterdir()) == events
+    for variable, expected in zip(again.trainable_variables, whole.trainable_variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_the_weights_afterwards_are_the_average(images, tmp_path):
+    """With one step an epoch and momentum 1/2 the average can be followed through the checkpoints."""
+    plan = _plan(batch_size=60, ema_momentum=0.5, epochs=2, learning_rate=0.1)
+    run, model = _run(tmp_path), _model()
+    training.train(model, images, plan, run)
+    raw = []
+    for epoch in (1, 2):
+        reader = _model()
+        training.prepare(reader, plan)
+        checkpoint = tf.train.Checkpoint(model=reader, optimizer=reader.optimizer)
+        checkpoint.restore(str(run.checkpoints / f"ckpt-{epoch}")).assert_existing_objects_matched()
+        raw.append([variable.numpy() for variable in reader.trainable_variables])
+    for average, first, last in zip(model.trainable_variables, *raw, strict=True):
+        np.testing.assert_allclose(average, 0.5 * (first + last), atol=1e-6)
+        assert np.any(first != last)
+
+
+def test_without_averaging_the_weights_are_the_last_ones(images, tmp_path):
+    plan = _plan(ema_momentum=0.0, epochs=1)
+    run, model = _run(tmp_path), _model()
+    training.train(model, images, plan, run)
+    again = _model()
+    training.prepare(again, plan)
+    assert training.restore(again, run) == 6
+    for variable, expected in zip(again.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_a_damaged_checkpoint_is_refused(images, tmp_path):
+    plan, run = _plan(epochs=1), _run(tmp_path)
+    training.train(_model(), images, plan, run)
+    (data,) = run.checkpoints.glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="Cannot restore .*ckpt-1"):
+        training.train(_model(), images, plan, run)
+
+
+def test_what_cannot_be_trained_is_refused(images, tmp_path):
+    with pytest.raises(UserError, match="--batch_size=65 is more than the 64 training images"):
+        training.train(_model(), images, _plan(batch_size=65), _run(tmp_path))
+    with pytest.raises(UserError, match="has no checkpoint"):
+        training.train(_model(), images, _plan(), _run(tmp_path), fit=False)
+
+
+def test_a_bound_that_is_not_finite_stops_the_run(images, tmp_path):
+    with pytest.raises(UserError, match="became .* in epoch 1: try a smaller --learning_rate"):
+        training.train(_model(), images, _plan(learning_rate=1e9, ema_momentum=0.0), _run(tmp_path))
+
+
+def _read_events(folder):
+    """tag -> [(step, value)]; pictures count by their bytes."""
+    events = {}
+    for file in sorted(folder.iterdir()):
+        for record in tf.data.TFRecordDataset(str(file)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                array = tf.make_ndarray(value.tensor)
+                events.setdefault(value.tag, []).append((event.step, array))
+    return events
+
+
+def test_event_files(trained):
+    _, run, _ = trained
+    rows = run.read_history()
+    train, validation = _read_events(run.train_events), _read_events(run.validation_events)
+    scalars = {"iwae_bound", "elbo", "distortion", "rate", "rate/layer_1", "rate/layer_2", "effective_sample_size"}
+    assert set(train) == scalars | {"learning_rate"}
+    pictures = {"samples", "reconstructions", "active_units/layer_1", "active_units/layer_2"}
+    assert set(validation) == scalars | pictures
+    assert [step for step, _ in validation["elbo"]] == [6, 12, 18, 24]
+    assert [step for step, _ in validation["samples"]] == [12, 24]
+    np.testing.assert_allclose(
+        [float(value) for _, value in train["iwae_bound"]], [row["train_iwae_bound"] for row in rows], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        [float(value) for _, value in validation["iwae_bound"]],
+        [row["validation_iwae_bound"] for row in rows],
+        rtol=1e-5,
+    )
+
+
+def test_points_of_the_training_curve_within_an_epoch(images, tmp_path, monkeypatch):
+    """Points every 2 steps of 6: each the mean of its own steps, so that their mean is the epoch's."""
+    monkeypatch.setattr(training, "_STEPS_PER_POINT", 2)
+    run = _run(tmp_path)
+    training.train(_model(), images, _plan(epochs=1), run)
+    points = _read_events(run.train_events)["elbo"]
+    assert [step for step, _ in points] == [2, 4, 6]
+    mean = np.mean([float(value) for _, value in points])
+    assert mean == pytest.approx(run.read_history()[0]["train_elbo"], rel=1e-5)
+
+
+def test_every_epoch_has_its_own_order_and_each_image_once():
+    plan = _plan(epochs=2)
+    orders = [np.concatenate([order[start:stop] for order, start, stop in epoch]) for epoch in _epochs(plan, 4)]
+    for order in orders:
+        assert order.shape == (6, 10)
+        assert len(np.unique(order)) == 60
+    assert np.any(orders[0] != orders[1])
+
+
+def _epochs(plan, num_steps):
+    calls = list(training._calls(64, plan, 2, 0, num_steps).as_numpy_iterator())
+    return calls[: len(calls) // 2], calls[len(calls) // 2 :]
