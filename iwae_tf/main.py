@@ -20,9 +20,10 @@ def main(argv):
     flags = options.parse(argv)
     run = runs.RunDirectory(flags.run_dir)
     run.claim(options.run_flags(flags), flags.overwrite)
-    if _is_finished(flags, run):
+    results = _stored_results(flags, run)
+    if results and (run.saved_model.exists() or not flags.export):
         print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
-        print(_table(flags, run.read_results()))
+        print(_table(flags, results))
         return
 
     _import_tensorflow_quietly()
@@ -33,11 +34,11 @@ def main(argv):
     model = _model(flags, images.train_mean)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
     trained = training.train(model, images, _plan(flags), run, fit=flags.train)
-    if flags.evaluate:
+    if flags.evaluate and not results:
         results = _evaluate(flags, model, images, trained, run)
     if flags.export:
         export.export(model, run.saved_model)
-    if flags.evaluate:
+    if results:
         print(_table(flags, results))
 
 
@@ -153,16 +154,16 @@ def _draw(flags, model, test, image_shape, run):
     figures.save_learning_curves(run.figures / "bounds.png", history, flags.objective, flags.k)
 
 
-def _is_finished(flags, run):
-    """Whether everything that these flags ask for is there already."""
+def _stored_results(flags, run):
+    """The results of the whole training under the same flags, or None if there are none yet."""
     results = run.read_results()
-    return (
-        results is not None
-        and flags.evaluate
-        and results["flags"] == options.result_flags(flags)
-        and results["training"]["epochs"] == options.num_epochs(flags)
-        and (run.saved_model.exists() or not flags.export)
-    )
+    if (
+        results is None
+        or results["flags"] != options.result_flags(flags)
+        or results["training"]["epochs"] != options.num_epochs(flags)
+    ):
+        return None
+    return results
 
 
 def _table(flags, results):

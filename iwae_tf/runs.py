@@ -60,14 +60,14 @@ class RunDirectory:
           overwrite: whether to remove what an earlier run left here.
 
         Raises:
-          UserError: the folder cannot be written, holds something else, or a run with other flags.
+          UserError: the folder cannot be written, holds something else, or a run that was trained with other flags.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             stored = self._stored_flags()
             if stored and overwrite:
                 self._remove_run()
-            elif stored:
+            elif stored and self.checkpoints.exists():
                 _refuse_differences(self.path, stored, flags)
             write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
         except OSError as error:

@@ -13,6 +13,7 @@ FLAGS = {"k": "5", "stages": "3"}
 def run(tmp_path):
     run = runs.RunDirectory(tmp_path / "deep" / "run")
     run.claim(FLAGS)
+    run.checkpoints.mkdir()
     return run
 
 
@@ -26,6 +27,12 @@ def test_other_flags_are_refused_with_the_differences(run):
     with pytest.raises(UserError, match=r"other flags \(--k=5 there, 6 here\)"):
         run.claim({**FLAGS, "k": "6"})
     assert run.read_flags() == FLAGS
+
+
+def test_before_anything_is_trained_the_flags_may_change(run):
+    run.checkpoints.rmdir()
+    run.claim({**FLAGS, "k": "6"})
+    assert run.read_flags()["k"] == "6"
 
 
 def test_stages_may_grow_but_not_shrink(run):
@@ -95,7 +102,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(run, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         run.write_results({"nll": 2.0})
     assert run.read_results() == {"nll": 1.0}
-    assert sorted(path.name for path in run.path.iterdir()) == ["flags.txt", "results.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "flags.txt", "results.json"]
 
 
 def test_arrays_are_written_without_pickles(run):
