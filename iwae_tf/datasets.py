@@ -93,8 +93,7 @@ def binarize(images, key):
     Returns:
       Float32 zeros and ones of the same shape.
     """
-    probabilities = tf.cast(images, tf.float32) / 255.0
-    return tf.cast(noise.uniform(tf.shape(images), key) < probabilities, tf.float32)
+    return _exceed(images, noise.uniform(tf.shape(images), key))
 
 
 def fixed_binarization(images, split):
@@ -108,11 +107,16 @@ def fixed_binarization(images, split):
       Float32 zeros and ones, numpy [num_images, event]; an image's value does not depend on how many follow it.
     """
     key = noise.key(FIXED_BINARIZATION_SEED, f"{split} binarization")
-    blocks = [
-        binarize(images[start : start + _BINARIZATION_BLOCK], noise.fold_in(key, start))
-        for start in range(0, len(images), _BINARIZATION_BLOCK)
-    ]
+    blocks = []
+    for start in range(0, len(images), _BINARIZATION_BLOCK):
+        block = images[start : start + _BINARIZATION_BLOCK]
+        thresholds = noise.uniform([_BINARIZATION_BLOCK, images.shape[1]], noise.fold_in(key, start))
+        blocks.append(_exceed(block, thresholds[: len(block)]).numpy())
     return np.concatenate(blocks)
+
+
+def _exceed(images, thresholds):
+    return tf.cast(thresholds < tf.cast(images, tf.float32) / 255.0, tf.float32)
 
 
 def _load_mnist():

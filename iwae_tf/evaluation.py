@@ -19,8 +19,8 @@ from iwae_tf import noise
 BLOCK = 500
 ACTIVE_UNIT_THRESHOLD = 0.01
 ACTIVE_UNIT_SAMPLES = 100
-# Images between two reports of progress.
-_IMAGES_PER_CALL = 50
+# Images in one compiled call, which so lasts less than a second.
+_IMAGES_PER_CALL = 20
 
 
 class ImageBounds(NamedTuple):

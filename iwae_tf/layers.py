@@ -9,6 +9,8 @@ of those vectors. In an inference network the distribution must also have a `bij
 samples, as `tfd.MultivariateNormalDiag` and other transformed normals do.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,15 +19,40 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 
-class PixelBernoulli(tfd.Bernoulli):
-    """`tfd.Bernoulli` for values in {0, 1}, with the log-probability in one softplus instead of two.
+class PixelBernoulli(tfd.Independent):
+    """Independent Bernoullis over the last axis, for values in {0, 1}, with a faster `log_prob`.
 
-    log p(x) = x * logit - softplus(logit) needs a third less time in training than the general formula, which also
-    guards against 0 * inf for probabilities of exactly 0 and 1; logits are finite here.
+    Args:
+      logits: float tensor [..., event].
     """
 
+    def __init__(self, logits):
+        super().__init__(tfd.Bernoulli(logits=logits), reinterpreted_batch_ndims=1)
+
     def _log_prob(self, x):
-        return tf.cast(x, self.logits.dtype) * self.logits - tf.math.softplus(self.logits)
+        logits = self.distribution.logits
+        return tf.reduce_sum(tf.cast(x, logits.dtype) * logits, axis=-1) - _sum_softplus(logits)
+
+
+@tf.custom_gradient
+def _sum_softplus(logits):
+    """sum_j log(1 + exp(logits_j)) over the last axis.
+
+    On the decoder's [num_samples, batch, event] logarithms cost as much as half of the last matrix product; here 16
+    factors 1 + exp(-|logit|), each at most 2, are multiplied before one logarithm.
+    """
+    event = logits.shape[-1]
+    group = math.gcd(event, 16)
+    factors = tf.reshape(1.0 + tf.exp(-tf.abs(logits)), [*_leading(logits), group, event // group])
+    logs = tf.math.log(tf.reduce_prod(factors, axis=-2))
+    value = tf.reduce_sum(tf.nn.relu(logits), axis=-1) + tf.reduce_sum(logs, axis=-1)
+    return value, lambda upstream: upstream[..., tf.newaxis] * tf.sigmoid(logits)
+
+
+def _leading(tensor):
+    """The sizes of all axes but the last, static where they are known."""
+    dynamic = tf.unstack(tf.shape(tensor)[:-1], num=tensor.shape.rank - 1)
+    return [size if size is not None else dynamic[i] for i, size in enumerate(tensor.shape[:-1])]
 
 
 class StochasticLayer(keras.layers.Layer):
@@ -82,8 +109,8 @@ class BernoulliLayer(StochasticLayer):
         self.logits = self._dense(units, bias_initializer=bias, name="logits")
 
     def call(self, inputs):
-        """Maps [..., features] to independent `PixelBernoulli`s over vectors of size `units`."""
-        return tfd.Independent(PixelBernoulli(logits=self.logits(self._stack(inputs))), reinterpreted_batch_ndims=1)
+        """Maps [..., features] to a `PixelBernoulli` over vectors of size `units`."""
+        return PixelBernoulli(self.logits(self._stack(inputs)))
 
 
 def standard_normal(units):

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -229,7 +230,8 @@ def run():
     except UserError as error:
         sys.exit(f"iwae_tf: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command continues from the last finished epoch")
+        print("\niwae_tf: interrupted; the same command continues from the last finished epoch", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -38,24 +38,29 @@ def fold_in(base_key, *counters):
 
 
 def normal(shape, noise_key):
-    """Returns float32 standard normal noise of the given shape, by the Box-Muller transformation.
+    """Returns float32 standard normal noise of the given shape, within +-5.4.
 
-    The largest values possible are +-6.7; outside XLA and inside, roundings may differ by some 1e-7.
+    By the inverse of the distribution function: under XLA on a CPU, sine and cosine would cost three times as much.
+    Outside XLA and inside, roundings differ by up to some 1e-4 in the tails.
     """
-    size = tf.reduce_prod(shape)
-    bits = _bits([2, (size + 1) // 2], noise_key)
-    radius = tf.sqrt(-2.0 * tf.math.log((tf.cast(bits[0], tf.float32) + 0.5) * 2.0**-32))
-    angle = tf.cast(bits[1], tf.float32) * (2.0 * math.pi * 2.0**-32)
-    return tf.reshape(tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)[:size], shape)
+    signed = tf.cast(tf.bitcast(_words(shape, noise_key), tf.int32), tf.float32)
+    inside = 1.0 - 2.0**-24
+    return math.sqrt(2.0) * tf.math.erfinv(tf.clip_by_value((signed + 0.5) * 2.0**-31, -inside, inside))
 
 
 def uniform(shape, noise_key):
     """Returns float32 uniform noise in [0, 1) of the given shape, in steps of 2^-24."""
-    return tf.cast(_bits(shape, noise_key) // 2**8, tf.float32) * 2.0**-24
+    return tf.cast(_words(shape, noise_key) // 2**8, tf.float32) * 2.0**-24
 
 
-def _bits(shape, noise_key):
-    return tf.random.stateless_uniform(shape, noise_key, minval=None, maxval=None, dtype=tf.uint32, alg=_ALGORITHM)
+def _words(shape, noise_key):
+    """Random uint32 of the given shape: halves of 64-bit words, of which XLA makes as many three times as fast."""
+    size = tf.reduce_prod(shape)
+    pairs = tf.random.stateless_uniform(
+        [(size + 1) // 2], noise_key, minval=None, maxval=None, dtype=tf.uint64, alg=_ALGORITHM
+    )
+    halves = tf.concat([pairs // 2**32, pairs % 2**32], axis=0)
+    return tf.reshape(tf.cast(halves[:size], tf.uint32), shape)
 
 
 def permutation(size, noise_key):

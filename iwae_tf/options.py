@@ -8,6 +8,7 @@ nothing to the flags of a program that uses it.
 import math
 import re
 import sys
+import types
 
 from absl import flags
 
@@ -186,7 +187,6 @@ def parse(argv):
         print(_help())
         sys.exit(0)
     try:
-        _values.unparse_flags()
         for name in _values:
             _values[name].unparse()
         words = _values(argv)[1:]
@@ -196,10 +196,11 @@ def parse(argv):
     if words:
         hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
         raise UserError(f"{words[0]!r} belongs to no flag{hint}")
-    if _values.learning_rate is None:
-        _values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[_values.schedule]
-    _values.run_dir = _values.run_dir or _default_run_dir(_values)
-    return _values
+    values = types.SimpleNamespace(**{name: _values[name].value for names in _groups.values() for name in names})
+    if values.learning_rate is None:
+        values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[values.schedule]
+    values.run_dir = values.run_dir or _default_run_dir(values)
+    return values
 
 
 def layer_dims(latent_dims, hidden_dims):

@@ -11,8 +11,8 @@ def test_the_same_key_gives_the_same_numbers_eagerly_in_graphs_and_under_xla(dra
     def numbers(step):
         return draw(shape, noise.key(7, "test", step))
 
-    # Bits are the same; the logarithm, sine and cosine of the normals may round differently.
-    tolerance = 2e-6 if draw is noise.normal else 0.0
+    # Bits are the same; the inverse of the distribution function rounds differently, most in the tails.
+    tolerance = 5e-4 if draw is noise.normal else 0.0
     eager = numbers(tf.constant(3)).numpy()
     np.testing.assert_array_equal(eager.shape, shape)
     for jit_compile in (False, True):

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iwae_tf import layers
+
+tfd = tfp.distributions
+
+
+# 32 is a multiple of the group size, 12 shares a divisor with it, 7 none.
+@pytest.mark.parametrize("event", [32, 12, 7])
+def test_pixel_bernoulli_is_tfps(event):
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.normal(scale=6.0, size=(5, 3, event)), tf.float32)
+    x = tf.constant(rng.integers(0, 2, (3, event)), tf.float32)
+    exact = tfd.Independent(tfd.Bernoulli(logits=tf.cast(logits, tf.float64)), 1).log_prob(tf.cast(x, tf.float64))
+    np.testing.assert_allclose(layers.PixelBernoulli(logits).log_prob(x), exact, rtol=2e-6)
+    np.testing.assert_allclose(layers.PixelBernoulli(logits).mean(), tf.sigmoid(logits))
+
+
+def test_pixel_bernoulli_has_the_gradient_x_minus_p():
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.normal(scale=6.0, size=(5, 3, 12)), tf.float32)
+    x = tf.constant(rng.integers(0, 2, (3, 12)), tf.float32)
+    upstream = tf.constant(rng.normal(size=(5, 3)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = tf.reduce_sum(upstream * layers.PixelBernoulli(logits).log_prob(x))
+    expected = upstream[..., tf.newaxis] * (x - tf.sigmoid(logits))
+    np.testing.assert_allclose(tape.gradient(total, logits), expected, atol=1e-6)
+
+
+def test_pixel_bernoulli_at_extreme_logits():
+    logits = tf.constant([[1e4, -1e4, 90.0, -90.0]])
+    x = tf.constant([[1.0, 0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(layers.PixelBernoulli(logits).log_prob(x), [-180.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("leading", [(4,), (3, 4)])
+def test_distributions_keep_the_leading_axes(leading):
+    inputs = tf.random.stateless_normal([*leading, 6], [0, 0])
+    gaussian = layers.GaussianLayer(5, (8, 7), seed=0)(inputs)
+    assert (gaussian.batch_shape, gaussian.event_shape) == (leading, (5,))
+    pixels = layers.BernoulliLayer(9, (8,), seed=0)(inputs)
+    assert (pixels.batch_shape, pixels.event_shape) == (leading, (9,))
+
+
+def test_every_layer_has_its_own_weights_and_the_same_seed_the_same():
+    first, again, other = (layers.GaussianLayer(5, (5, 5), seed=seed) for seed in (0, 0, 1))
+    inputs = tf.ones([1, 5])
+    for layer in (first, again, other):
+        layer(inputs)
+    kernels = [dense.kernel.numpy() for dense in (*first.hidden, first.loc, first.log_scale)]
+    assert len({kernel.tobytes() for kernel in kernels}) == 4
+    np.testing.assert_array_equal(first.loc.kernel, again.loc.kernel)
+    assert np.any(first.loc.kernel != other.loc.kernel)
+
+
+def test_the_output_bias_gives_the_mean_image():
+    mean = np.array([0.0, 0.2, 0.5, 1.0])
+    bias = layers.output_bias_from_mean(mean)
+    np.testing.assert_allclose(tf.sigmoid(bias), [0.001, 0.2, 0.5, 0.999], rtol=1e-5)
+    layer = layers.BernoulliLayer(4, (3,), seed=0, output_bias=bias)
+    layer(tf.zeros([1, 2]))
+    np.testing.assert_array_equal(layer.logits.bias, bias)
