@@ -84,7 +84,7 @@ def _stream(model, x, sample_counts, image_key):
     return log_sum, weight_sum / tf.cast(total, tf.float32)
 
 
-class TestBounds(NamedTuple):
+class SplitBounds(NamedTuple):
     """Estimates for every image of a split, float64, in nats.
 
     Attributes:
@@ -109,7 +109,7 @@ def evaluate_images(model, images, num_samples, seed=0, report=None):
       report: called with the number of finished images and the mean log-likelihood so far.
 
     Returns:
-      `TestBounds`.
+      `SplitBounds`.
     """
     key = noise.key(seed, "evaluation")
     counts = tf.constant([num_samples, model.num_samples], tf.int32)
@@ -120,7 +120,7 @@ def evaluate_images(model, images, num_samples, seed=0, report=None):
         pieces.append(np.vstack([values.iwae_bounds, values.elbo])[:, :size])
         if report:
             report(start + size, float(np.mean(np.hstack(pieces)[0], dtype=np.float64)))
-    return TestBounds(*np.hstack(pieces).astype(np.float64))
+    return SplitBounds(*np.hstack(pieces).astype(np.float64))
 
 
 def _full_batches(images):

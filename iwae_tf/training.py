@@ -95,7 +95,7 @@ def train(model, images, plan, run, fit=True):
     first_epoch = restore(model, run) // steps_per_epoch
     rows = [row for row in run.read_history() if row["epoch"] <= first_epoch]
     if fit and first_epoch < plan.epochs:
-        _fit(model, images, plan, run, rows)
+        _fit(model, images, plan, run, rows, first_epoch)
     use_averages(model)
     steps = int(model.optimizer.iterations)
     if not steps:
@@ -110,21 +110,21 @@ def train(model, images, plan, run, fit=True):
     }
 
 
-def _fit(model, images, plan, run, rows):
-    """Runs the epochs that are missing; `rows` are the history of those that are there."""
+def _fit(model, images, plan, run, rows, first_epoch):
+    """Runs the epochs from `first_epoch` on; `rows` is the history of those before."""
     num_steps = _steps_per_call(model, plan.batch_size)
     calls_per_epoch = -(-plan.steps_per_epoch(len(images.train)) // num_steps)
     model.train_function = compiled_steps(model, tf.constant(images.train))
     model.fit(
-        _calls(len(images.train), plan, model.seed, len(rows), num_steps),
-        initial_epoch=len(rows),
+        _calls(len(images.train), plan, model.seed, first_epoch, num_steps),
+        initial_epoch=first_epoch,
         epochs=plan.epochs,
         steps_per_epoch=calls_per_epoch,
         callbacks=[
             Validation(images),
             History(run, rows),
             Events(run, images, plan, num_steps),
-            Progress(rows, plan.epochs, calls_per_epoch),
+            Progress(first_epoch, plan.epochs, calls_per_epoch),
             Checkpoints(run),
         ],
         shuffle=False,
@@ -351,9 +351,9 @@ def _write_scalars(values):
 class Progress(keras.callbacks.Callback):
     """Prints a line an epoch, and on a terminal the state within the epoch too."""
 
-    def __init__(self, rows, num_epochs, calls_per_epoch):
+    def __init__(self, first_epoch, num_epochs, calls_per_epoch):
         super().__init__()
-        self._first_epoch = len(rows)
+        self._first_epoch = first_epoch
         self._num_epochs = num_epochs
         self._calls_per_epoch = calls_per_epoch
         self._line = progress.StatusLine()
