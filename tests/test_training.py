@@ -42,7 +42,7 @@ def _plan(**kwargs):
 def trained(images, tmp_path_factory):
     """An uninterrupted run: its model, run directory and record."""
     run, model = _run(tmp_path_factory.mktemp("trained")), _model()
-    return model, run, training.train(model, images, _plan(jit=True), run)
+    return model, run, training.train(model, images, _plan(), run)
 
 
 def test_training_raises_the_bound_and_leaves_a_record(trained):
@@ -56,21 +56,27 @@ def test_training_raises_the_bound_and_leaves_a_record(trained):
     assert (record["steps"], record["epochs"], record["resumed"]) == (24, 4, False)
 
 
-def test_compiled_steps_are_the_plain_steps(images, trained):
-    """The learning curve of an eager loop over train_step on the same random numbers."""
-    _, run, _ = trained
-    plain = _model()
+@pytest.mark.parametrize("jit", [False, True])
+def test_compiled_steps_are_the_plain_steps(images, jit):
+    """An eager loop over train_step on the same random numbers has the same learning curve and weights."""
+    plain, fast = _model(), _model()
     training.prepare(plain, _plan(), steps_per_epoch=6)
-    bounds = []
+    training.prepare(fast, _plan(jit=jit), steps_per_epoch=6)
+    train_function = training.compiled_steps(fast, tf.constant(images.train))
+    calls = iter(training._calls(64, _plan(), 2, 0, num_steps=4))  # 4 and 2 steps an epoch.
     for epoch in range(2):
         order = noise.permutation(64, noise.key(2, "order", epoch)).numpy()[:60].reshape(6, 10)
-        plain.reset_metrics()
+        for model in (plain, fast):
+            model.reset_metrics()
         for batch in order:
             key = noise.key(2, "binarization", plain.optimizer.iterations)
-            logs = plain.train_step(datasets.binarize(images.train[batch], key))
-        bounds.append(float(logs["iwae_bound"]))
-    fast = [row["train_iwae_bound"] for row in run.read_history()[:2]]
-    np.testing.assert_allclose(fast, bounds, rtol=1e-5)
+            expected = plain.train_step(datasets.binarize(images.train[batch], key))
+        train_function(calls)
+        measured = train_function(calls)
+        for name, value in measured.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-4)
+    for variable, value in zip(fast.trainable_variables, plain.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable, value, atol=1e-4)
 
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(images, trained, tmp_path, monkeypatch):
@@ -86,13 +92,13 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(images, trained, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(training, "Checkpoints", Interrupt)
         with pytest.raises(KeyboardInterrupt):
-            training.train(_model(), images, _plan(jit=True), run)
+            training.train(_model(), images, _plan(), run)
     assert len(run.read_history()) == 2
     # A row without its checkpoint, as a kill between the two leaves it, is cut off.
     run.write_history([*run.read_history(), {**run.read_history()[-1], "epoch": 3.0}])
 
     resumed = _model()
-    record = training.train(resumed, images, _plan(jit=True), run)
+    record = training.train(resumed, images, _plan(), run)
     assert record["resumed"]
     for variable, expected in zip(resumed.trainable_variables, whole.trainable_variables, strict=True):
         np.testing.assert_array_equal(variable, expected)
