@@ -4,13 +4,16 @@
 # ./run.sh test [args]  the set-up and the tests
 # ./run.sh tensorboard  serves runs/
 set -euo pipefail
-cd "$(dirname "$0")"
+cd -P -- "$(dirname -- "$0")" >/dev/null
+
+fits() {
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
 
 find_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
-    if [ -n "$candidate" ] && "$candidate" -c \
-      'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if [ -n "$candidate" ] && fits "$candidate"; then
       echo "$candidate"
       return
     fi
@@ -27,7 +30,7 @@ setup() {
   if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
     return
   fi
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python="$(find_python)"
     echo "run.sh: creating .venv with $("$python" --version)"
     "$python" -m venv --clear .venv

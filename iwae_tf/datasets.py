@@ -80,7 +80,8 @@ def load(name):
     entry = DATASETS[name]
     train, test = entry.load()
     train, test = (images.reshape(len(images), -1) for images in (train, test))
-    return Images(train[: -entry.num_validation], train[-entry.num_validation :], test, entry.image_shape)
+    num_train = len(train) - entry.num_validation
+    return Images(train[:num_train], train[num_train:], test, entry.image_shape)
 
 
 def binarize(images, key):

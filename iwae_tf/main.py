@@ -20,8 +20,8 @@ def main(argv):
     """The story of a run."""
     flags = options.parse(argv)
     run = runs.RunDirectory(flags.run_dir)
-    run.claim(options.run_flags(flags), flags.overwrite)
-    results = _stored_results(flags, run)
+    run.check(options.run_flags(flags), flags.overwrite)
+    results = None if flags.overwrite else _stored_results(flags, run)
     if results and (run.saved_model.exists() or not flags.export):
         print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
         print(_table(flags, results))
@@ -32,9 +32,12 @@ def main(argv):
 
     images = datasets.load(flags.dataset)
     images = images.first(flags.max_images) if flags.max_images else images
+    plan = _plan(flags)
+    plan.steps_per_epoch(len(images.train))  # Refuses what cannot be trained before anything is overwritten.
+    run.claim(options.run_flags(flags), flags.overwrite)
     model = _model(flags, images.train_mean)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
-    trained = training.train(model, images, _plan(flags), run, fit=flags.train)
+    trained = training.train(model, images, plan, run, fit=flags.train)
     if flags.evaluate and not results:
         results = _evaluate(flags, model, images, trained, run)
     if flags.export:
@@ -151,6 +154,8 @@ def _draw(flags, model, test, image_shape, run):
     pairs = evaluation.reconstruction_pairs(model, test, image_shape)
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
     rows = run.read_history()
+    if not rows:
+        return
     history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
     figures.save_learning_curves(run.figures / "bounds.png", history, flags.objective, flags.k)
 
@@ -158,20 +163,17 @@ def _draw(flags, model, test, image_shape, run):
 def _stored_results(flags, run):
     """The results of the whole training under the same flags, or None if there are none yet."""
     results = run.read_results()
-    if (
-        results is None
-        or results["flags"] != options.result_flags(flags)
-        or results["training"]["epochs"] != options.num_epochs(flags)
-    ):
+    if results is None or results["flags"] != options.result_flags(flags):
         return None
-    return results
+    return results if results["training"].get("epochs") == options.num_epochs(flags) else None
 
 
 def _table(flags, results):
     """The result beside the published one."""
     nll, trained = results["nll"], results["training"]
     latent_dims, _ = options.layer_dims(flags.latent_dims, flags.hidden_dims)
-    cell = published.TABLE.get((flags.dataset, latent_dims, flags.objective, flags.k))
+    comparable = options.has_paper_layers(flags) and not flags.max_images
+    cell = published.TABLE.get((flags.dataset, latent_dims, flags.objective, flags.k)) if comparable else None
     stderr = "" if nll["stderr"] is None else f" +- {nll['stderr']:.2f}"
     rows = [
         ("", f"test NLL (-L_{nll['num_samples']:,})", "active units"),
@@ -230,7 +232,10 @@ def run():
     except UserError as error:
         sys.exit(f"iwae_tf: {error}")
     except KeyboardInterrupt:
-        print("\niwae_tf: interrupted; the same command continues from the last finished epoch", file=sys.stderr)
+        hint = "without --overwrite " if "--overwrite" in sys.argv else ""
+        print(
+            f"\niwae_tf: interrupted; the same command {hint}continues after the last finished epoch", file=sys.stderr
+        )
         sys.exit(128 + signal.SIGINT)
 
 

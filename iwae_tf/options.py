@@ -27,6 +27,9 @@ The same command continues a run that was interrupted, and shows the results of 
 # The paper's hidden layers: 200 units below z_1, 100 below every further layer.
 _PAPER_HIDDEN_DIMS = ((200, 200), (100, 100))
 
+# More samples than this are a slip of the keyboard, and would not fit into the counters.
+_MOST = 10**7
+
 _values = flags.FlagValues()
 # Purpose -> names of its flags, in the order of --help.
 _groups = {}
@@ -63,7 +66,7 @@ _model(
     "What is maximised: the importance weighted bound L_k, or the VAE's mean of k log-weights.",
     enum_values=["iwae", "vae"],
 )
-_model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1)
+_model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1, upper_bound=_MOST)
 _model(
     flags.DEFINE_string,
     "latent_dims",
@@ -126,6 +129,7 @@ _evaluation(
     5000,
     "Importance samples per test image for the NLL.",
     lower_bound=1,
+    upper_bound=_MOST,
 )
 _evaluation(
     flags.DEFINE_integer,
@@ -190,17 +194,27 @@ def parse(argv):
         for name in _values:
             _values[name].unparse()
         words = _values(argv)[1:]
-    except (flags.Error, OSError) as error:
+    except (flags.Error, OSError, UnicodeDecodeError) as error:
         hint = " See --help for the flags." if isinstance(error, flags.UnrecognizedFlagError) else ""
         raise UserError(" ".join(str(error).split()) + hint) from error
     if words:
         hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
         raise UserError(f"{words[0]!r} belongs to no flag{hint}")
+    _refuse_contradictions()
     values = types.SimpleNamespace(**{name: _values[name].value for names in _groups.values() for name in names})
     if values.learning_rate is None:
         values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[values.schedule]
     values.run_dir = values.run_dir or _default_run_dir(values)
     return values
+
+
+def _refuse_contradictions():
+    """Raises a UserError for flags that were given but would have no effect, or that undo each other."""
+    unused = {"cosine": "stages", "paper": "epochs"}[_values.schedule]
+    if _values[unused].present:
+        raise UserError(f"--{unused} has no meaning with --schedule={_values.schedule}; leave it out.")
+    if _values.overwrite and not _values.train:
+        raise UserError("--overwrite would remove the model that --notrain asks for; give one of them.")
 
 
 def layer_dims(latent_dims, hidden_dims):
@@ -235,20 +249,35 @@ def _positive_integers(name, text):
     return tuple(int(word) for word in words)
 
 
+def has_paper_layers(values):
+    """Whether the hidden layers are those of the paper."""
+    latent_dims, hidden_dims = layer_dims(values.latent_dims, values.hidden_dims)
+    return hidden_dims == layer_dims(values.latent_dims, "")[1] and len(latent_dims) <= len(_PAPER_HIDDEN_DIMS)
+
+
 def num_epochs(values):
     """The epochs that the schedule has: stages of 1, 3, 9, ... epochs for the paper's."""
     return values.epochs if values.schedule == "cosine" else (3**values.stages - 1) // 2
 
 
 def run_flags(values):
-    """The flags that decide what a run computes, name -> text: what flags.txt holds."""
-    return {name: _text(getattr(values, name)) for group in _RUN_GROUPS for name in _groups[group]}
+    """The flags that decide what a run computes, name -> text: what flags.txt holds.
+
+    The layers' sizes are written out in one spelling, and flags without effect are left out.
+    """
+    stored = {name: _text(getattr(values, name)) for group in _RUN_GROUPS for name in _groups[group]}
+    del stored[{"cosine": "stages", "paper": "epochs"}[values.schedule]]
+    latent, hidden = layer_dims(values.latent_dims, values.hidden_dims)
+    stored["latent_dims"] = ",".join(map(str, latent))
+    stored["hidden_dims"] = ";".join(",".join(map(str, widths)) for widths in hidden)
+    return stored
 
 
 def result_flags(values):
     """The flags that decide what is in results.json, name -> value."""
-    names = [name for group in _RUN_GROUPS for name in _groups[group]]
-    return {name: getattr(values, name) for name in [*names, "nll_samples"]}
+    texts = run_flags(values)
+    sizes = {name: texts[name] for name in ("latent_dims", "hidden_dims")}
+    return {name: getattr(values, name) for name in [*texts, "nll_samples"]} | sizes
 
 
 def _text(value):

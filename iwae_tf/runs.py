@@ -32,6 +32,16 @@ HISTORY_COLUMNS = (
     "learning_rate",
     "seconds",
 )
+# What results.json has at least, with its types.
+RESULTS = {
+    "nll": dict,
+    "elbo": float,
+    "iwae_bound": dict,
+    "active_units": dict,
+    "training": dict,
+    "flags": dict,
+    "versions": dict,
+}
 # Flags by which a run that was started may be continued further.
 GROWING_FLAGS = ("stages",)
 
@@ -52,23 +62,33 @@ class RunDirectory:
         self.validation_events = self.path / "validation"
         self.saved_model = self.path / "saved_model"
 
-    def claim(self, flags, overwrite=False):
-        """Makes the folder this run's own, or checks that it is.
+    def check(self, flags, overwrite=False):
+        """Checks that a run with these flags may go on here, and changes nothing.
 
         Args:
           flags: name -> value, texts, of every flag that decides what the run computes.
-          overwrite: whether to remove what an earlier run left here.
+          overwrite: whether what an earlier run left here will be removed.
 
         Raises:
-          UserError: the folder cannot be written, holds something else, or a run that was trained with other flags.
+          UserError: the folder holds something else, or a run that was trained with other flags.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"The run directory {self.path} is a file; give another --run_dir.")
+        stored = self._stored_flags()
+        if stored and self.checkpoints.exists() and not overwrite:
+            _refuse_differences(self.path, stored, flags)
+
+    def claim(self, flags, overwrite=False):
+        """Makes the folder this run's own, after the checks of `check`.
+
+        Raises:
+          UserError: as `check`; or the folder cannot be written.
+        """
+        self.check(flags, overwrite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            stored = self._stored_flags()
-            if stored and overwrite:
+            if overwrite:
                 self._remove_run()
-            elif stored and self.checkpoints.exists():
-                _refuse_differences(self.path, stored, flags)
             write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
         except OSError as error:
             raise UserError(
@@ -81,7 +101,7 @@ class RunDirectory:
         Raises:
           UserError: this is not a run directory.
         """
-        stored = self._stored_flags() if self.path.is_dir() else {}
+        stored = self._stored_flags()
         if not stored:
             raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
         return stored
@@ -89,7 +109,7 @@ class RunDirectory:
     def _stored_flags(self):
         """The flags of the run that is here, or {} for an empty folder."""
         if not self.flags.exists():
-            if any(self.path.iterdir()):
+            if self.path.exists() and any(self.path.iterdir()):
                 raise UserError(
                     f"{self.path} holds something else than a run (it has no flags.txt); give another --run_dir."
                 )
@@ -102,11 +122,18 @@ class RunDirectory:
 
     def _remove_run(self):
         """Removes the files of a run and nothing else; flags.txt last, so that the rest stays recognisable."""
-        folders = (self.checkpoints, self.figures, self.train_events, self.validation_events, self.saved_model)
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.history, self.results, self.test_log_likelihoods, self.samples, self.flags):
+        self.discard_results()
+        for folder in (self.checkpoints, self.figures, self.train_events, self.validation_events):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for file in (self.history, self.test_log_likelihoods, self.samples, self.flags):
             file.unlink(missing_ok=True)
+
+    def discard_results(self):
+        """Removes results and exported model, which do not hold for a model that is trained further."""
+        self.results.unlink(missing_ok=True)
+        if self.saved_model.exists():
+            shutil.rmtree(self.saved_model)
 
     def read_history(self):
         """Returns the rows of history.csv, dictionaries of floats; none if there is no such file.
@@ -119,8 +146,8 @@ class RunDirectory:
         try:
             with self.history.open(newline="") as file:
                 return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.history} is damaged ({error}); remove the run with --overwrite.") from error
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"Cannot read {self.history} ({error}); remove it to go on without it.") from error
 
     def write_history(self, rows):
         """Writes history.csv anew."""
@@ -137,9 +164,13 @@ class RunDirectory:
         if not self.results.exists():
             return None
         try:
-            return json.loads(self.results.read_text())
-        except ValueError as error:
-            raise UserError(f"{self.results} is damaged ({error}); remove it to evaluate again.") from error
+            results = json.loads(self.results.read_text())
+            missing = [name for name in RESULTS if not isinstance(results[name], RESULTS[name])]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"Cannot read {self.results} ({error!r}); remove it to evaluate again.") from error
+        if missing:
+            raise UserError(f"{self.results} is damaged (see {missing[0]}); remove it to evaluate again.")
+        return results
 
     def write_results(self, results):
         """Writes results.json; numbers must be plain and finite."""

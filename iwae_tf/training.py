@@ -6,6 +6,7 @@ one compiled call, which draws its batches from images that lie in memory.
 
 import contextlib
 import dataclasses
+import sys
 import time
 
 import keras
@@ -23,6 +24,7 @@ _SLOW_MACHINE_FLOPS = 3e10
 _VALIDATION_BATCH = 100
 _PICTURE_IMAGES = 100
 _CHECKPOINTS_KEPT = 2
+SCHEDULES = ("cosine", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Plan:
     ema_momentum: float = 0.999
     picture_every: int = 10
     jit: bool = True
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is {self.schedule!r}, but must be one of {', '.join(SCHEDULES)}.")
 
     def steps_per_epoch(self, num_images):
         """Full batches in `num_images` images."""
@@ -95,6 +101,7 @@ def train(model, images, plan, run, fit=True):
     first_epoch = restore(model, run) // steps_per_epoch
     rows = [row for row in run.read_history() if row["epoch"] <= first_epoch]
     if fit and first_epoch < plan.epochs:
+        run.discard_results()
         _fit(model, images, plan, run, rows, first_epoch)
     use_averages(model)
     steps = int(model.optimizer.iterations)
@@ -106,7 +113,7 @@ def train(model, images, plan, run, fit=True):
         "epochs": steps // steps_per_epoch,
         "seconds": seconds,
         "examples_per_second": steps * plan.batch_size / seconds if seconds else 0.0,
-        "resumed": first_epoch > 0,
+        "resumed": 0 < first_epoch < plan.epochs,
     }
 
 
@@ -186,25 +193,27 @@ def _checkpoint_manager(model, run):
 
 
 def restore(model, run):
-    """Restores a prepared model and its optimizer from the run's last checkpoint.
+    """Restores a prepared model and its optimizer from the run's last checkpoint that is undamaged.
 
     Returns:
       The number of finished steps; 0 if there is no checkpoint.
 
     Raises:
-      UserError: the checkpoint is damaged, or one of another model.
+      UserError: all checkpoints are damaged, or of another model.
     """
-    manager = _checkpoint_manager(model, run)
-    if manager.latest_checkpoint:
+    checkpoint = _checkpoint_manager(model, run).checkpoint
+    paths = sorted(run.checkpoints.glob("ckpt-*.index"), key=lambda path: int(path.stem.removeprefix("ckpt-")))
+    for path in reversed(paths):
+        prefix = path.with_suffix("")
         try:
-            manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+            checkpoint.restore(str(prefix)).assert_existing_objects_matched()
+            return int(model.optimizer.iterations)
         except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(
-                f"Cannot restore {manager.latest_checkpoint} ({reason}); remove its files to go on from the one "
-                "before, or start anew with --overwrite."
-            ) from error
-    return int(model.optimizer.iterations)
+            print(f"iwae_tf: cannot restore {prefix} ({reason}); trying the one before", file=sys.stderr)
+    if paths:
+        raise UserError(f"No checkpoint in {run.checkpoints} can be restored; start anew with --overwrite.")
+    return 0
 
 
 def use_averages(model):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import evaluation, export, models, networks, noise
+from iwae_tf import evaluation, export, models, networks, noise, training
 
 EVENT = 12
 LOADER = """
@@ -32,7 +32,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     model = models.ImportanceWeightedAutoencoder(*networks.paper_networks(EVENT, (4, 2), ((6,), (5,)), seed=1))
     x = np.random.default_rng(0).integers(0, 2, (5, EVENT)).astype(np.float32)
-    model(x)
+    training.prepare(model, training.Plan())
     export.export(model, folder / "saved_model")
     np.save(folder / "x.npy", x)
     command = [sys.executable, "-c", LOADER, folder / "saved_model", folder / "x.npy", folder / "out.npz"]

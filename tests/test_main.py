@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import iwae_tf
-from iwae_tf import bounds, datasets, main, noise, runs
+from iwae_tf import bounds, datasets, evaluation, layers, main, networks, noise, options, runs, training
 from iwae_tf.errors import UserError
 
 FLAGS = ["--k=3", "--epochs=2", "--max_images=60", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=30"]
@@ -64,10 +64,65 @@ def test_results(finished):
     assert (results["nll"]["num_samples"], results["nll"]["num_images"]) == (30, 60)
     assert results["elbo"] < results["iwae_bound"]["mean"] < -results["nll"]["mean"]
     assert results["iwae_bound"]["k"] == 3
-    assert [units <= dims for units, dims in zip(results["active_units"]["per_layer"], (4, 2), strict=True)]
     assert results["training"]["steps"] == 6
     assert results["flags"]["latent_dims"] == "4,2"
     assert set(results["versions"]) == {"tensorflow", "tensorflow_probability", "keras", "iwae_tf"}
+
+
+def test_the_stored_active_units_are_those_of_the_loaded_model(finished):
+    _, run = finished
+    test = datasets.fixed_binarization(datasets.load("mnist").test[:60], "test")
+    model = iwae_tf.load(run.path)
+    counts = run.read_results()["active_units"]["per_layer"]
+    assert counts == evaluation.active_units(model, test)
+    assert 0 < sum(counts) <= 6
+
+
+@pytest.mark.parametrize("objective", ["iwae", "vae"])
+def test_the_model_is_the_one_that_the_flags_ask_for(objective):
+    words = [f"--objective={objective}", "--k=7", "--latent_dims=6,5", "--hidden_dims=9,8;4", "--seed=3"]
+    flags = options.parse(["main", *words])
+    mean = np.linspace(0.0, 1.0, 784)
+    model = main._model(flags, mean)
+    model(tf.zeros([1, 784]))
+    assert model.bound is bounds.OBJECTIVES[objective]
+    assert (model.num_samples, model.seed, model.inference.latent_dims) == (7, 3, [6, 5])
+    p_x, p_z1 = model.generative.conditionals
+    np.testing.assert_array_equal(p_x.logits.bias, layers.output_bias_from_mean(mean))
+    assert [layer.units for layer in (*p_x.hidden, *p_z1.hidden)] == [8, 9, 4]
+    assert [layer.units for layer in model.inference.stochastic_layers[0].hidden] == [9, 8]
+    same, _ = networks.paper_networks(784, (6, 5), ((9, 8), (4,)), seed=3)
+    same(tf.zeros([1, 784]), [tf.zeros([1, 1, 6]), tf.zeros([1, 1, 5])])
+    np.testing.assert_array_equal(same.weights[0], model.inference.weights[0])
+
+
+def test_the_plan_is_the_one_that_the_flags_ask_for():
+    words = ["--epochs=7", "--learning_rate=0.01", "--batch_size=30", "--adam_epsilon=0.1", "--ema_momentum=0.5"]
+    plan = main._plan(options.parse(["main", *words, "--picture_every=4", "--nojit"]))
+    assert plan == training.Plan("cosine", 7, 0.01, 30, 0.1, 0.5, 4, False)
+    paper = main._plan(options.parse(["main", "--schedule=paper", "--stages=3"]))
+    assert (paper.schedule, paper.epochs, paper.learning_rate) == ("paper", 13, 1e-3)
+
+
+def test_results_of_a_shorter_training_do_not_hold_for_a_longer_one(tmp_path):
+    """--stages grows: the exported model and the results are those of the longer training."""
+    run = runs.RunDirectory(tmp_path / "run")
+    words = ["main", *FLAGS[:1], *FLAGS[2:], "--latent_dims=3", "--schedule=paper", "--nojit", f"--run_dir={run.path}"]
+    main.main([*words, "--stages=1"])
+    assert run.saved_model.exists()
+    main.main([*words, "--stages=2", "--noexport"])
+    assert not run.saved_model.exists()
+    assert run.read_results()["training"]["epochs"] == 4
+
+
+def test_what_cannot_be_trained_does_not_overwrite(finished, tmp_path):
+    _, run = finished
+    stored = run.read_results()
+    for words in (["--batch_size=70"], ["--notrain"]):
+        with pytest.raises(UserError):
+            main.main(["main", *FLAGS, *words, "--overwrite", f"--run_dir={run.path}"])
+    assert run.read_results() == stored
+    assert run.checkpoints.exists()
 
 
 def test_the_loaded_model_has_the_log_likelihoods_that_were_stored(finished):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from iwae_tf import bounds, datasets, options, published
+from iwae_tf import bounds, datasets, options, published, training
 from iwae_tf.errors import UserError
 
 FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "flags").rglob("*.flags"))
@@ -36,6 +36,7 @@ def test_nothing_is_left_over_from_an_earlier_command_line():
 
 def test_choices_are_those_that_the_code_has():
     assert options.choices("objective") == tuple(bounds.OBJECTIVES)
+    assert options.choices("schedule") == training.SCHEDULES
     assert options.choices("dataset") == tuple(datasets.DATASETS)
 
 
@@ -77,7 +78,7 @@ def test_there_is_a_flagfile_for_each_published_cell():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--k=0"], "--k=0: 0 is not a positive integer"),
+        (["--k=0"], "--k=0: 0 is not an integer in the range [1, 10000000]"),
         (["--k=five"], "--k=five"),
         (["k=5"], "did you mean --k=5"),
         (["train"], "'train' belongs to no flag"),
@@ -97,6 +98,11 @@ def test_there_is_a_flagfile_for_each_published_cell():
         (["--latent_dims=0"], "no list of positive integers"),
         (["--latent_dims=50", "--hidden_dims=200;100"], "names 1 stochastic layers"),
         (["--flagfile=missing.flags"], "missing.flags"),
+        (["--flagfile=" + sys.executable], "decode"),
+        (["--schedule=paper", "--epochs=5"], "--epochs has no meaning with --schedule=paper"),
+        (["--stages=5"], "--stages has no meaning with --schedule=cosine"),
+        (["--overwrite", "--notrain"], "give one of them"),
+        (["--nll_samples=3000000000"], "--nll_samples=3000000000"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(words, message):
@@ -118,6 +124,12 @@ def test_what_a_run_stores_repeats_it(tmp_path):
     (tmp_path / "flags.txt").write_text("".join(f"--{name}={value}\n" for name, value in stored.items()))
     assert options.run_flags(parse(f"--flagfile={tmp_path / 'flags.txt'}")) == stored
     assert set(stored) <= set(options.result_flags(flags))
+
+
+def test_one_spelling_of_the_layers_is_stored():
+    explicit = options.run_flags(parse("--latent_dims=100, 50", "--hidden_dims=200, 200;100,100"))
+    assert explicit == options.run_flags(parse("--latent_dims=100,50"))
+    assert explicit["hidden_dims"] == "200,200;100,100"
 
 
 def test_help_is_grouped_exits_with_0_and_does_not_import_tensorflow():

@@ -7,6 +7,7 @@ from iwae_tf import runs
 from iwae_tf.errors import UserError
 
 FLAGS = {"k": "5", "stages": "3"}
+RESULTS = {name: kind() for name, kind in runs.RESULTS.items()}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_stages_may_grow_but_not_shrink(run):
 
 
 def test_overwriting_removes_the_run_and_nothing_else(run):
-    run.write_results({"nll": 1.0})
+    run.write_results(RESULTS)
     run.figures.mkdir()
     (run.path / "notes.txt").write_text("mine")
     run.claim({"k": "6"}, overwrite=True)
@@ -63,14 +64,17 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to the run directory"):
         runs.RunDirectory(tmp_path / "file" / "run").claim(FLAGS)
+    with pytest.raises(UserError, match="is a file"):
+        runs.RunDirectory(tmp_path / "file").claim(FLAGS)
 
 
 def test_damaged_files_are_named(run, tmp_path):
-    run.results.write_text("{")
-    with pytest.raises(UserError, match="results.json is damaged"):
-        run.read_results()
+    for damaged in ("{", "{}", "[]", "3"):
+        run.results.write_text(damaged)
+        with pytest.raises(UserError, match="results.json .*remove it to evaluate again"):
+            run.read_results()
     run.history.write_text("epoch,step\n1,x\n")
-    with pytest.raises(UserError, match="history.csv is damaged"):
+    with pytest.raises(UserError, match="history.csv .*remove it to go on"):
         run.read_history()
     run.flags.write_text("\0\0")
     with pytest.raises(UserError, match="flags.txt is damaged"):
@@ -93,15 +97,15 @@ def test_results_must_be_finite(run):
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(run, monkeypatch):
-    run.write_results({"nll": 1.0})
+    run.write_results(RESULTS)
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        run.write_results({"nll": 2.0})
-    assert run.read_results() == {"nll": 1.0}
+        run.write_results({**RESULTS, "elbo": 2.0})
+    assert run.read_results() == RESULTS
     assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "flags.txt", "results.json"]
 
 

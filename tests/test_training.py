@@ -111,7 +111,7 @@ def test_a_finished_training_is_only_restored(images, trained):
     events = sorted(run.train_events.iterdir())
     again = _model()
     record = training.train(again, images, _plan(), run)
-    assert (record["steps"], record["resumed"]) == (24, True)
+    assert (record["steps"], record["resumed"]) == (24, False)
     assert record["seconds"] == run.read_history()[-1]["seconds"]
     assert sorted(run.train_events.iterdir()) == events
     for variable, expected in zip(again.trainable_variables, whole.trainable_variables, strict=True):
@@ -146,13 +146,25 @@ def test_without_averaging_the_weights_are_the_last_ones(images, tmp_path):
         np.testing.assert_array_equal(variable, expected)
 
 
-def test_a_damaged_checkpoint_is_refused(images, tmp_path):
-    plan, run = _plan(epochs=1), _run(tmp_path)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(images, tmp_path, capsys):
+    plan, run = _plan(epochs=2), _run(tmp_path)
     training.train(_model(), images, plan, run)
-    (data,) = run.checkpoints.glob("*.data-*")
-    data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(UserError, match="Cannot restore .*ckpt-1"):
-        training.train(_model(), images, plan, run)
+    first, second = sorted(run.checkpoints.glob("*.data-*"))
+    second.write_bytes(second.read_bytes()[:1000])
+    model = _model()
+    training.prepare(model, plan)
+    assert training.restore(model, run) == 6
+    assert "cannot restore" in capsys.readouterr().err
+    first.unlink()
+    with pytest.raises(UserError, match="No checkpoint in .* can be restored"):
+        training.restore(model, run)
+
+
+def test_the_papers_adam():
+    adam = _plan(adam_epsilon=1e-4).optimizer(steps_per_epoch=6)
+    assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.9, 0.999, 1e-4)
+    with pytest.raises(ValueError, match="must be one of cosine, paper"):
+        _plan(schedule="constant")
 
 
 def test_what_cannot_be_trained_is_refused(images, tmp_path):
