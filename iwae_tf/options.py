@@ -111,7 +111,8 @@ _training(
     flags.DEFINE_float,
     "ema_momentum",
     0.999,
-    "The weights that are evaluated and exported are averaged over training with this momentum; 0 takes the last.",
+    "The weights that are evaluated and exported are averaged over training with this momentum, but "
+    "over no more than a tenth of it; 0 takes the last.",
 )
 _training(
     flags.DEFINE_integer,

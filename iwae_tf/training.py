@@ -18,9 +18,9 @@ from iwae_tf.errors import UserError
 
 # Steps between two points of the training curves in TensorBoard, about.
 _STEPS_PER_POINT = 200
-# One compiled call should last less than a second on a machine of this many operations per second, so that progress
-# and Ctrl-C are served; on a faster one it lasts less.
-_SLOW_MACHINE_FLOPS = 3e10
+# One compiled call should last about a second at most, so that progress and Ctrl-C are served, but not much less: each
+# call allocates its memory anew, which at k = 50 and batch 100 costs as much as half a step. Operations in a call:
+_OPERATIONS_PER_CALL = 1e11
 _VALIDATION_BATCH = 100
 _PICTURE_IMAGES = 100
 _CHECKPOINTS_KEPT = 2
@@ -37,7 +37,8 @@ class Plan:
       learning_rate: the rate at the start.
       batch_size: images per step; what is left over at the end of an epoch is dropped.
       adam_epsilon: Adam's epsilon.
-      ema_momentum: momentum of the weights' average over the steps, 0 for no averaging.
+      ema_momentum: momentum of the weights' average over the steps, 0 for no averaging; it is lowered where it
+        would average over more than a tenth of the training.
       picture_every: epochs between pictures and active units in the event files.
       jit: whether to compile with XLA.
     """
@@ -67,7 +68,9 @@ class Plan:
             rates = schedules.CosineSchedule(self.learning_rate, self.epochs * steps_per_epoch)
         else:
             rates = schedules.PaperSchedule(self.learning_rate, steps_per_epoch)
-        averaging = {"use_ema": True, "ema_momentum": self.ema_momentum} if self.ema_momentum else {}
+        # An average over more than a tenth of a short training would lag behind it.
+        momentum = min(self.ema_momentum, 1.0 - 10.0 / max(self.epochs * steps_per_epoch, 10))
+        averaging = {"use_ema": True, "ema_momentum": momentum} if self.ema_momentum else {}
         return keras.optimizers.Adam(rates, beta_1=0.9, beta_2=0.999, epsilon=self.adam_epsilon, **averaging)
 
 
@@ -168,10 +171,10 @@ def compiled_steps(model, images):
 
 
 def _steps_per_call(model, batch_size):
-    """Training steps that a slow machine does in a second, at most those between two points of the curves."""
+    """Training steps in one compiled call, at most those between two points of the curves."""
     num_weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    operations = 6 * num_weights * model.num_samples * batch_size
-    return int(np.clip(_SLOW_MACHINE_FLOPS / operations, 1, _STEPS_PER_POINT))
+    per_step = 6 * num_weights * model.num_samples * batch_size
+    return int(np.clip(_OPERATIONS_PER_CALL / per_step, 1, _STEPS_PER_POINT))
 
 
 def _calls(num_images, plan, seed, first_epoch, num_steps):

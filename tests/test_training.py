@@ -118,21 +118,22 @@ def test_a_finished_training_is_only_restored(images, trained):
         np.testing.assert_array_equal(variable, expected)
 
 
-def test_the_weights_afterwards_are_the_average(images, tmp_path):
-    """With one step an epoch and momentum 1/2 the average can be followed through the checkpoints."""
-    plan = _plan(batch_size=60, ema_momentum=0.5, epochs=2, learning_rate=0.1)
-    run, model = _run(tmp_path), _model()
+def test_the_weights_afterwards_are_the_average(images, tmp_path, monkeypatch):
+    """With one step an epoch the average can be followed through the checkpoints."""
+    monkeypatch.setattr(training, "_CHECKPOINTS_KEPT", 20)
+    plan = _plan(batch_size=60, ema_momentum=0.5, epochs=20, picture_every=20)
+    run, model, reader = _run(tmp_path), _model(), _model()
     training.train(model, images, plan, run)
-    raw = []
-    for epoch in (1, 2):
-        reader = _model()
-        training.prepare(reader, plan)
-        checkpoint = tf.train.Checkpoint(model=reader, optimizer=reader.optimizer)
+    training.prepare(reader, plan)
+    checkpoint = tf.train.Checkpoint(model=reader, optimizer=reader.optimizer)
+    averages = None
+    for epoch in range(1, 21):
         checkpoint.restore(str(run.checkpoints / f"ckpt-{epoch}")).assert_existing_objects_matched()
-        raw.append([variable.numpy() for variable in reader.trainable_variables])
-    for average, first, last in zip(model.trainable_variables, *raw, strict=True):
-        np.testing.assert_allclose(average, 0.5 * (first + last), atol=1e-6)
-        assert np.any(first != last)
+        raw = [variable.numpy() for variable in reader.trainable_variables]
+        averages = raw if averages is None else [0.5 * (a + b) for a, b in zip(averages, raw, strict=True)]
+    for variable, average, last in zip(model.trainable_variables, averages, raw, strict=True):
+        np.testing.assert_allclose(variable, average, atol=1e-6)
+        assert np.any(variable.numpy() != last)
 
 
 def test_without_averaging_the_weights_are_the_last_ones(images, tmp_path):
@@ -158,6 +159,15 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(images, tmp_path, cap
     first.unlink()
     with pytest.raises(UserError, match="No checkpoint in .* can be restored"):
         training.restore(model, run)
+
+
+def test_a_short_training_averages_over_a_tenth_of_it():
+    def momentum(steps):
+        adam = training.Plan(epochs=1, ema_momentum=0.999).optimizer(steps)
+        assert adam.use_ema  # The variables in a checkpoint do not depend on the length of the training.
+        return adam.ema_momentum
+
+    assert [momentum(steps) for steps in (5, 1000, 10_000, 100_000)] == [0.0, 0.99, 0.999, 0.999]
 
 
 def test_the_papers_adam():
