@@ -37,7 +37,7 @@ def main(argv):
     run.claim(options.run_flags(flags), flags.overwrite)
     model = _model(flags, images.train_mean)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
-    trained = training.train(model, images, plan, run, fit=flags.train)
+    trained = training.train(model, images, plan, run, continue_training=flags.train)
     if flags.evaluate and not results:
         results = _evaluate(flags, model, images, trained, run)
     if flags.export:
@@ -73,7 +73,12 @@ def _model(flags, train_mean=None):
         seed=flags.seed,
     )
     return models.ImportanceWeightedAutoencoder(
-        *networks_of_paper, objective=flags.objective, num_samples=flags.k, seed=flags.seed
+        *networks_of_paper,
+        objective=flags.objective,
+        gradient_estimator=flags.gradient_estimator,
+        num_samples=flags.k,
+        num_resampled=flags.resampled,
+        seed=flags.seed,
     )
 
 

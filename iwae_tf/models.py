@@ -48,25 +48,37 @@ class ImportanceWeightedAutoencoder(keras.Model):
       objective: a name from `bounds.OBJECTIVES`.
       gradient_estimator: a name from `estimators.GRADIENT_ESTIMATORS`.
       num_samples: the number k of importance samples per image.
+      num_resampled: how many of them the estimator "resampled" backpropagates through.
       seed: seed of all noise in training and validation.
 
     Raises:
-      ValueError: unknown names, or num_samples < 1.
+      ValueError: unknown names, num_samples < 1, or num_resampled not in 1 ... num_samples where it is used.
     """
 
     def __init__(
-        self, inference, generative, objective="iwae", gradient_estimator="standard", num_samples=50, seed=0, **kwargs
+        self,
+        inference,
+        generative,
+        objective="iwae",
+        gradient_estimator="standard",
+        num_samples=50,
+        num_resampled=1,
+        seed=0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         _check_choice("objective", objective, bounds.OBJECTIVES)
         _check_choice("gradient_estimator", gradient_estimator, estimators.GRADIENT_ESTIMATORS)
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}, but a bound needs at least 1 sample.")
+        if gradient_estimator == "resampled" and not 1 <= num_resampled <= num_samples:
+            raise ValueError(f"num_resampled is {num_resampled}, but must be from 1 to num_samples, {num_samples}.")
         self.inference = inference
         self.generative = generative
         self.bound = bounds.OBJECTIVES[objective]
         self.estimator = estimators.GRADIENT_ESTIMATORS[gradient_estimator]
         self.num_samples = num_samples
+        self.num_resampled = num_resampled
         self.seed = seed
         rates = [f"rate_layer_{i + 1}" for i in range(len(inference.latent_dims))]
         names = ["iwae_bound", "elbo", "distortion", "rate", *rates, "effective_sample_size"]
@@ -118,7 +130,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def train_step(self, x):
         """One step of the optimizer on x [batch, event]; its noise is that of step `optimizer.iterations`."""
         key = noise.key(self.seed, "training", self.optimizer.iterations)
-        terms, gradients = self.estimator(self, x, self.draw_noise(self.num_samples, tf.shape(x)[0], key))
+        eps = self.draw_noise(self.num_samples, tf.shape(x)[0], key)
+        terms, gradients = self.estimator(self, x, eps, noise.key(self.seed, "estimator", self.optimizer.iterations))
         self.optimizer.apply(gradients, self.trainable_variables)
         return self._measure(terms)
 

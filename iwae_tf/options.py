@@ -66,6 +66,22 @@ _model(
     "What is maximised: the importance weighted bound L_k, or the VAE's mean of k log-weights.",
     enum_values=["iwae", "vae"],
 )
+_model(
+    flags.DEFINE_enum,
+    "gradient_estimator",
+    "standard",
+    "standard: of all k samples. resampled: backpropagates through --resampled of them only, drawn by their weights; "
+    "unbiased, faster and noisier.",
+    enum_values=["standard", "resampled"],
+)
+_model(
+    flags.DEFINE_integer,
+    "resampled",
+    5,
+    "Samples to backpropagate through, with --gradient_estimator=resampled; at most k.",
+    lower_bound=1,
+    upper_bound=_MOST,
+)
 _model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1, upper_bound=_MOST)
 _model(
     flags.DEFINE_string,
@@ -214,6 +230,10 @@ def _refuse_contradictions():
     unused = {"cosine": "stages", "paper": "epochs"}[_values.schedule]
     if _values[unused].present:
         raise UserError(f"--{unused} has no meaning with --schedule={_values.schedule}; leave it out.")
+    if _values.gradient_estimator != "resampled" and _values["resampled"].present:
+        raise UserError("--resampled needs --gradient_estimator=resampled; give both or none.")
+    if _values.gradient_estimator == "resampled" and _values.resampled > _values.k:
+        raise UserError(f"--resampled={_values.resampled} is more than --k={_values.k}; at most all can be drawn.")
     if _values.overwrite and not _values.train:
         raise UserError("--overwrite would remove the model that --notrain asks for; give one of them.")
 
@@ -268,6 +288,8 @@ def run_flags(values):
     """
     stored = {name: _text(getattr(values, name)) for group in _RUN_GROUPS for name in _groups[group]}
     del stored[{"cosine": "stages", "paper": "epochs"}[values.schedule]]
+    if values.gradient_estimator != "resampled":
+        del stored["resampled"]
     latent, hidden = layer_dims(values.latent_dims, values.hidden_dims)
     stored["latent_dims"] = ",".join(map(str, latent))
     stored["hidden_dims"] = ";".join(",".join(map(str, widths)) for widths in hidden)

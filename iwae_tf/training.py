@@ -81,7 +81,7 @@ def prepare(model, plan, steps_per_epoch=1):
     model.optimizer.build(model.trainable_variables)
 
 
-def train(model, images, plan, run, fit=True):
+def train(model, images, plan, run, continue_training=True):
     """Trains a model, continuing from the run's last checkpoint if there is one.
 
     Afterwards the model holds the weights to evaluate: the average where the plan has one.
@@ -91,7 +91,7 @@ def train(model, images, plan, run, fit=True):
       images: `datasets.Images`.
       plan: a `Plan`.
       run: the claimed `runs.RunDirectory`.
-      fit: if False, only restores what was trained so far.
+      continue_training: if False, only restores what was trained so far.
 
     Returns:
       A dictionary: steps, epochs, seconds spent in training, examples_per_second, and whether the run was resumed.
@@ -103,9 +103,9 @@ def train(model, images, plan, run, fit=True):
     prepare(model, plan, steps_per_epoch)
     first_epoch = restore(model, run) // steps_per_epoch
     rows = [row for row in run.read_history() if row["epoch"] <= first_epoch]
-    if fit and first_epoch < plan.epochs:
+    if continue_training and first_epoch < plan.epochs:
         run.discard_results()
-        _fit(model, images, plan, run, rows, first_epoch)
+        fit(model, images, plan, run, rows, first_epoch, plan.epochs)
     use_averages(model)
     steps = int(model.optimizer.iterations)
     if not steps:
@@ -120,15 +120,25 @@ def train(model, images, plan, run, fit=True):
     }
 
 
-def _fit(model, images, plan, run, rows, first_epoch):
-    """Runs the epochs from `first_epoch` on; `rows` is the history of those before."""
+def fit(model, images, plan, run, rows, first_epoch, last_epoch):
+    """Runs the epochs from `first_epoch` up to `last_epoch` of a prepared model.
+
+    Args:
+      model: an `ImportanceWeightedAutoencoder` after `prepare` and perhaps `restore`; it is compiled once.
+      images: `datasets.Images`.
+      plan: a `Plan`.
+      run: the claimed `runs.RunDirectory`.
+      rows: the history of the epochs before; it grows.
+      first_epoch: epochs that are finished.
+      last_epoch: epochs that will be finished afterwards.
+    """
     num_steps = _steps_per_call(model, plan.batch_size)
     calls_per_epoch = -(-plan.steps_per_epoch(len(images.train)) // num_steps)
-    model.train_function = compiled_steps(model, tf.constant(images.train))
+    model.train_function = model.train_function or compiled_steps(model, tf.constant(images.train))
     model.fit(
         _calls(len(images.train), plan, model.seed, first_epoch, num_steps),
         initial_epoch=first_epoch,
-        epochs=plan.epochs,
+        epochs=last_epoch,
         steps_per_epoch=calls_per_epoch,
         callbacks=[
             Validation(images),

@@ -6,13 +6,15 @@ from linear_gaussian import BATCH, LATENT_DIMS, assert_mean
 
 from iwae_tf import bounds, estimators, noise
 
+KEY = noise.key(0, "test estimators")
+
 
 def _flat_gradients(model, x, repetitions, num_samples):
     """Independent draws of the standard gradient, [repetitions, number of parameters]."""
 
     @tf.function
     def draw(key):
-        _, gradients = estimators.standard(model, x, model.draw_noise(num_samples, len(x), key))
+        _, gradients = estimators.standard(model, x, model.draw_noise(num_samples, len(x), key), key)
         return tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
 
     return np.stack([draw(noise.key(i, "test")) for i in range(repetitions)])
@@ -44,7 +46,7 @@ def test_the_standard_gradient_is_that_of_the_bound(objective, num_layers):
     model, _ = linear_gaussian.build(num_layers, widen=1.3, objective=objective)
     x = linear_gaussian.data()
     eps = model.draw_noise(6, BATCH, noise.key(0, "test"))
-    terms, gradients = estimators.standard(model, x, eps)
+    terms, gradients = estimators.standard(model, x, eps, KEY)
     rng = np.random.default_rng(0)
     directions = [rng.normal(size=variable.shape).astype(np.float32) for variable in model.trainable_variables]
 
@@ -68,11 +70,77 @@ def test_the_iwae_gradient_weighs_the_samples_by_their_normalized_weights():
     model, _ = linear_gaussian.build(2, widen=1.3, objective="iwae")
     x = linear_gaussian.data(batch=1)
     eps = model.draw_noise(4, 1, noise.key(0, "test"))
-    terms, gradients = estimators.standard(model, x, eps)
+    terms, gradients = estimators.standard(model, x, eps, KEY)
     weights = bounds.normalized_weights(terms.log_weights).numpy()[:, 0]
     expected = [0.0] * len(gradients)
     for i, weight in enumerate(weights):
-        _, single = estimators.standard(model, x, [e[i : i + 1] for e in eps])
+        _, single = estimators.standard(model, x, [e[i : i + 1] for e in eps], KEY)
         expected = [total + weight * gradient for total, gradient in zip(expected, single, strict=True)]
     for gradient, value in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(gradient, value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_systematic_resampling_draws_each_sample_by_its_share(count):
+    """Its expectation is exact: over a grid of offsets, which stand for the uniform one."""
+    shares = np.random.default_rng(0).dirichlet(np.full(6, 0.4)).astype(np.float32)
+    grid = 4000
+    offsets = (np.arange(grid, dtype=np.float32) + 0.5) / grid
+    chosen = estimators.systematic_resampling(np.tile(shares[:, np.newaxis], grid), offsets, count).numpy()
+    assert chosen.shape == (count, grid)
+    times = np.stack([np.sum(chosen == i, axis=0) for i in range(6)])
+    np.testing.assert_allclose(times.mean(axis=1), count * shares, atol=2.0 / grid)
+    assert np.all(np.abs(times - count * shares[:, np.newaxis]) < 1.0 + 1e-4)
+
+
+def test_systematic_resampling_survives_sums_below_one():
+    shares = np.array([[0.5], [0.49999]], np.float32)
+    assert estimators.systematic_resampling(shares, np.array([0.9999999], np.float32), 1).numpy() == [[1]]
+
+
+def _paired_t(model, x, estimator, repetitions):
+    """t statistics of estimator minus standard gradient on the same samples, for every parameter."""
+
+    @tf.function
+    def difference(key):
+        eps = model.draw_noise(model.num_samples, len(x), key)
+        terms, exact = estimators.standard(model, x, eps, key)
+        other_terms, other = estimator(model, x, eps, noise.fold_in(key, 1))
+        flat = [tf.reshape(a - b, [-1]) for a, b in zip(other, exact, strict=True)]
+        return tf.concat(flat, axis=0), tf.reduce_max(tf.abs(terms.log_weights - other_terms.log_weights))
+
+    draws, errors = zip(*(difference(noise.key(i, "paired")) for i in range(repetitions)), strict=True)
+    assert max(errors) < 1e-4  # No estimator changes the value.
+    draws = np.stack(draws)
+    return draws.mean(axis=0) / (draws.std(axis=0, ddof=1) / np.sqrt(repetitions) + 1e-12)
+
+
+@pytest.mark.parametrize("objective", ["iwae", "vae"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_resampled_gradient_is_unbiased(objective, num_layers):
+    model, _ = linear_gaussian.build(num_layers, widen=1.5, objective=objective, num_samples=8, num_resampled=3)
+    t = _paired_t(model, linear_gaussian.data(), estimators.resampled, 400)
+    assert np.max(np.abs(t)) < 4.5
+
+
+def test_the_paired_test_would_see_a_bias():
+    """Uniformly drawn samples have the gradient of the ELBO, not that of L_k."""
+
+    def uniform(model, x, eps, key):
+        iwae, model.bound = model.bound, bounds.elbo
+        result = estimators.resampled(model, x, eps, key)
+        model.bound = iwae
+        return result
+
+    model, _ = linear_gaussian.build(2, widen=1.5, objective="iwae", num_samples=8, num_resampled=3)
+    assert np.max(np.abs(_paired_t(model, linear_gaussian.data(), uniform, 400))) > 8.0
+
+
+def test_resampling_all_of_equal_weights_is_the_standard_gradient():
+    model, _ = linear_gaussian.build(2, widen=1.5, objective="vae", num_samples=8, num_resampled=8)
+    x = linear_gaussian.data()
+    eps = model.draw_noise(8, BATCH, KEY)
+    for exact, other in zip(
+        estimators.standard(model, x, eps, KEY)[1], estimators.resampled(model, x, eps, KEY)[1], strict=True
+    ):
+        np.testing.assert_allclose(other, exact, rtol=1e-4, atol=1e-5)

@@ -143,8 +143,9 @@ def test_wrong_arguments_are_refused():
     inference, generative = networks.paper_networks(13)
     for wrong, message in (
         ({"objective": "elbo"}, "must be one of iwae, vae"),
-        ({"gradient_estimator": "none"}, "must be one of standard"),
+        ({"gradient_estimator": "none"}, "must be one of standard, resampled"),
         ({"num_samples": 0}, "at least 1"),
+        ({"gradient_estimator": "resampled", "num_samples": 5, "num_resampled": 6}, "from 1 to num_samples, 5"),
     ):
         with pytest.raises(ValueError, match=message):
             models.ImportanceWeightedAutoencoder(inference, generative, **wrong)

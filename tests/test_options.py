@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from iwae_tf import bounds, datasets, options, published, training
+from iwae_tf import bounds, datasets, estimators, options, published, training
 from iwae_tf.errors import UserError
 
 FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "flags").rglob("*.flags"))
@@ -36,6 +36,7 @@ def test_nothing_is_left_over_from_an_earlier_command_line():
 
 def test_choices_are_those_that_the_code_has():
     assert options.choices("objective") == tuple(bounds.OBJECTIVES)
+    assert options.choices("gradient_estimator") == tuple(estimators.GRADIENT_ESTIMATORS)
     assert options.choices("schedule") == training.SCHEDULES
     assert options.choices("dataset") == tuple(datasets.DATASETS)
 
@@ -101,6 +102,8 @@ def test_there_is_a_flagfile_for_each_published_cell():
         (["--flagfile=" + sys.executable], "decode"),
         (["--schedule=paper", "--epochs=5"], "--epochs has no meaning with --schedule=paper"),
         (["--stages=5"], "--stages has no meaning with --schedule=cosine"),
+        (["--resampled=5"], "needs --gradient_estimator=resampled"),
+        (["--gradient_estimator=resampled", "--k=3"], "--resampled=5 is more than --k=3"),
         (["--overwrite", "--notrain"], "give one of them"),
         (["--nll_samples=3000000000"], "--nll_samples=3000000000"),
     ],

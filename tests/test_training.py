@@ -181,7 +181,7 @@ def test_what_cannot_be_trained_is_refused(images, tmp_path):
     with pytest.raises(UserError, match="--batch_size=65 is more than the 64 training images"):
         training.train(_model(), images, _plan(batch_size=65), _run(tmp_path))
     with pytest.raises(UserError, match="has no checkpoint"):
-        training.train(_model(), images, _plan(), _run(tmp_path), fit=False)
+        training.train(_model(), images, _plan(), _run(tmp_path), continue_training=False)
 
 
 def test_a_bound_that_is_not_finite_stops_the_run(images, tmp_path):

@@ -1,0 +1,95 @@
+"""What a step costs at the least: its matrix products, at the rate at which this machine does them."""
+
+import time
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Small products are repeated in one compiled call, or its overhead would be measured.
+_OPERATIONS_PER_CALL = 3e9
+
+
+class Product(NamedTuple):
+    """`times` products [rows, inner] x [inner, columns]."""
+
+    rows: int
+    inner: int
+    columns: int
+    times: int = 1
+
+    @property
+    def operations(self):
+        return 2 * self.rows * self.inner * self.columns * self.times
+
+
+def step_products(model, batch, num_samples):
+    """The products of a training step: forward, and backward to inputs and to kernels.
+
+    The encoder's first stochastic layer is computed once for all samples, and nothing needs the gradient of x.
+    """
+    products = []
+    for rows, kernel, is_first in _kernels(model, batch, num_samples):
+        inner, columns = kernel.shape
+        products.append(Product(rows, inner, columns))
+        products.append(Product(inner, rows, columns))
+        if not is_first:
+            products.append(Product(rows, columns, inner))
+    return products
+
+
+def forward_products(model, num_samples):
+    """The products of `num_samples` log-weights of one image."""
+    return [Product(rows, *kernel.shape) for rows, kernel, _ in _kernels(model, 1, num_samples)]
+
+
+def _kernels(model, batch, num_samples):
+    """(rows, kernel, whether it is the first that x meets) for every dense layer."""
+    bottom, *others = model.inference.stochastic_layers
+    for i, kernel in enumerate(_matrices(bottom)):
+        yield batch, kernel, i == 0
+    for layer in (*others, *model.generative.conditionals):
+        for kernel in _matrices(layer):
+            yield num_samples * batch, kernel, False
+
+
+def _matrices(layer):
+    return [variable for variable in layer.trainable_variables if len(variable.shape) == 2]
+
+
+def measure(products, seconds=1.0):
+    """The rate of these products in operations per second: the faster of TensorFlow's eager ones and XLA's.
+
+    Args:
+      products: a list of `Product`.
+      seconds: about how long to measure each of the two.
+
+    Returns:
+      Operations per second.
+    """
+    operands = [(tf.random.normal([p.rows, p.inner]), tf.random.normal([p.inner, p.columns])) for p in products]
+    operations = sum(product.operations for product in products)
+    repeats = max(1, int(_OPERATIONS_PER_CALL / operations))
+    eager = operations / _best_time(lambda: [tf.matmul(a, b) for a, b in operands][-1], seconds)
+    compiled = tf.function(_repeat_products, jit_compile=True)
+    return max(eager, repeats * operations / _best_time(lambda: compiled(operands, tf.constant(repeats)), seconds))
+
+
+def _repeat_products(operands, repeats):
+    """All products, `repeats` times in one call; every turn needs the last one's results, so none is left out."""
+
+    def one_turn(turn, previous):
+        products = [tf.matmul(a, b + 0.0 * previous) for a, b in operands]
+        return turn + 1, tf.add_n([product[0, 0] for product in products])
+
+    return tf.while_loop(lambda turn, _: turn < repeats, one_turn, [0, 0.0])[1]
+
+
+def _best_time(run, seconds):
+    """The shortest time of a call."""
+    run()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        run().numpy()
+        times.append(time.perf_counter() - before)
+    return min(times)
