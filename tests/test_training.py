@@ -100,10 +100,12 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(images, trained, tmp_path, 
     resumed = _model()
     record = training.train(resumed, images, _plan(), run)
     assert record["resumed"]
+    # Without XLA, sums over several threads may round differently from one process to the next; other noise, another
+    # order of the images or a lost moment of Adam moves weights by the learning rate, 1e-2.
     for variable, expected in zip(resumed.trainable_variables, whole.trainable_variables, strict=True):
-        np.testing.assert_array_equal(variable, expected)
+        np.testing.assert_allclose(variable, expected, atol=2e-4)
     for row, expected in zip(run.read_history(), whole_run.read_history(), strict=True):
-        assert {**row, "seconds": 0.0} == {**expected, "seconds": 0.0}
+        assert {**row, "seconds": 0.0} == pytest.approx({**expected, "seconds": 0.0}, rel=1e-4)
 
 
 def test_a_finished_training_is_only_restored(images, trained):
