@@ -10,16 +10,15 @@ _OPERATIONS_PER_CALL = 3e9
 
 
 class Product(NamedTuple):
-    """`times` products [rows, inner] x [inner, columns]."""
+    """A product [rows, inner] x [inner, columns]."""
 
     rows: int
     inner: int
     columns: int
-    times: int = 1
 
     @property
     def operations(self):
-        return 2 * self.rows * self.inner * self.columns * self.times
+        return 2 * self.rows * self.inner * self.columns
 
 
 def step_products(model, batch, num_samples):

@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from benchmarks import roofline
-from iwae_tf import datasets, models, networks, runs, training
+from iwae_tf import datasets, models, networks, options, runs, training
 
 _LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.")
 _SAMPLES = flags.DEFINE_list("k", ["1", "5", "50"], "Numbers of importance samples.")
@@ -33,12 +33,11 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Turns; the medians are printed.")
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "About how long a turn lasts.")
 _JSON = flags.DEFINE_string("json", "", "Also write the rows as a list of records to this file.")
 
-_LATENT_DIMS = {1: (50,), 2: (100, 50)}
-_HIDDEN_DIMS = {1: ((200, 200),), 2: ((200, 200), (100, 100))}
+_LATENT_DIMS = {1: "50", 2: "100,50"}
 
 
 def _model(layers, k, **kwargs):
-    inference, generative = networks.paper_networks(784, _LATENT_DIMS[layers], _HIDDEN_DIMS[layers])
+    inference, generative = networks.paper_networks(784, *options.layer_dims(_LATENT_DIMS[layers], ""))
     return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=k, **kwargs)
 
 
