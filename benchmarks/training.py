@@ -1,28 +1,23 @@
 """Times training steps: `python -m benchmarks.training`.
 
-Each row compares, in one process and in turns, the epochs that `python -m iwae_tf.main` runs (validation, event
+The first table compares, in one process and in turns, the epochs that `python -m iwae_tf.main` runs (validation, event
 files, checkpoints and progress included) with a plain Keras fit of the same model (no XLA, one step per execution,
-binarised in the tf.data pipeline) and with the step's matrix products alone.
+binarised in the tf.data pipeline) and with the step's matrix products alone. The second shows how time and peak
+memory grow with the number of samples and the batch, each cell in a process of its own.
 """
 
-import contextlib
-import io
+import concurrent.futures
 import itertools
-import json
+import multiprocessing
 import os
-import sys
 import tempfile
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import app, flags
 
-from benchmarks import roofline
-from iwae_tf import datasets, models, networks, options, runs, training
+from benchmarks import program, roofline, table
 
 _LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.")
 _SAMPLES = flags.DEFINE_list("k", ["1", "5", "50"], "Numbers of importance samples.")
@@ -31,99 +26,53 @@ _ESTIMATOR = flags.DEFINE_string("gradient_estimator", "standard", "Gradient est
 _RESAMPLED = flags.DEFINE_integer("resampled", 5, "Its samples, for the estimator of that name.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Turns; the medians are printed.")
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "About how long a turn lasts.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows as a list of records to this file.")
-
-_LATENT_DIMS = {1: "50", 2: "100,50"}
-
-
-def _model(layers, k, **kwargs):
-    inference, generative = networks.paper_networks(784, *options.layer_dims(_LATENT_DIMS[layers], ""))
-    return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=k, **kwargs)
-
-
-def time_program(model, images, batch, folder):
-    """Yields seconds per step of one epoch after the other, as the program trains it."""
-    run = runs.RunDirectory(folder)
-    run.claim({"benchmark": "training"})
-    plan = training.Plan(epochs=1000, batch_size=batch, picture_every=1000)
-    steps = plan.steps_per_epoch(len(images.train))
-    training.prepare(model, plan, steps)
-    rows = []
-    for epoch in itertools.count():
-        before = rows[-1]["seconds"] if rows else 0.0
-        with contextlib.redirect_stdout(io.StringIO()):
-            training.fit(model, images, plan, run, rows, epoch, epoch + 1)
-        yield (rows[-1]["seconds"] - before) / steps
-
-
-def time_baseline(model, images, batch):
-    """Yields seconds per step of one epoch after the other of a plain Keras fit."""
-    model(tf.zeros([1, 784]))
-    model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=False)
-    data = tf.data.Dataset.from_tensor_slices(images.train).shuffle(len(images.train)).batch(batch, drop_remainder=True)
-    data = data.map(_binarize).prefetch(tf.data.AUTOTUNE)
-    while True:
-        start = time.perf_counter()
-        model.fit(data, epochs=1, shuffle=False, verbose=0)
-        yield (time.perf_counter() - start) / (len(images.train) // batch)
-
-
-def _binarize(images):
-    grey = tf.cast(images, tf.float32) / 255.0
-    return tf.cast(tf.random.uniform(tf.shape(grey)) < grey, tf.float32)
-
-
-def _images(milliseconds, batch):
-    """As many images as make an epoch of about `--seconds` at this many milliseconds a step."""
-    steps = max(5, int(1e3 * _SECONDS.value / milliseconds))
-    return datasets.load("mnist").first(min(59600, steps * batch))
+_GROWTH_SAMPLES = flags.DEFINE_list("growth_k", ["1", "5", "50", "500"], "Samples in the second table; empty for none.")
+_GROWTH_BATCHES = flags.DEFINE_list("growth_batch", ["20", "100", "1000"], "Batch sizes in the second table.")
+_JSON = flags.DEFINE_string("json", "", "Also write the first table as a list of records to this file.")
 
 
 def measure(layers, k, batch):
-    """Returns one record."""
-    model, plain = (
-        _model(layers, k, gradient_estimator=_ESTIMATOR.value, num_resampled=min(k, _RESAMPLED.value)),
-        _model(layers, k),
+    """Returns one record of the first table."""
+    estimator = {"gradient_estimator": _ESTIMATOR.value, "num_resampled": min(k, _RESAMPLED.value)}
+    model, plain = program.paper_model(layers, k, **estimator), program.paper_model(layers, k)
+    guess = 1.0 + 0.25 * k * batch / 20  # Milliseconds a step.
+    images, plain_images = (
+        program.first_images(max(5, int(1e3 * _SECONDS.value / milliseconds)), batch)
+        for milliseconds in (guess, 5.0 + 1.5 * guess)
     )
-    guess = 1.0 + 0.25 * k * batch / 20
     with tempfile.TemporaryDirectory() as folder:
-        turns = time_program(model, _images(guess, batch), batch, folder)
-        plain_turns = time_baseline(plain, _images(5.0 + 3.0 * guess, batch), batch)
-        next(turns), next(plain_turns)  # Compilation.
+        epochs = program.training_epochs(model, images, batch, folder)
+        plain_epochs = program.plain_training_epochs(plain, plain_images, batch)
+        next(epochs), next(plain_epochs)  # Compilation.
         products = roofline.step_products(model, batch, k)
-        times = [(next(turns), next(plain_turns), roofline.measure(products)) for _ in range(_REPEATS.value)]
+        times = [(next(epochs), next(plain_epochs), roofline.measure(products)) for _ in range(_REPEATS.value)]
     own, baseline, rate = np.median(times, axis=0)
-    operations = sum(product.operations for product in products)
-    return {
-        "what": "training",
-        "layers": layers,
-        "k": k,
-        "batch": batch,
-        "milliseconds": 1e3 * own,
-        "baseline_milliseconds": 1e3 * baseline,
-        "roofline_gflops": rate / 1e9,
-        "achieved_gflops": operations / own / 1e9,
-    }
+    return table.record("training", layers, k, batch, own, baseline, rate, products)
+
+
+def print_growth(layers):
+    """Prints the second table."""
+    print(f"\ngrowth, {layers} layer{'s'[: layers > 1]}: milliseconds per step and peak memory of the process")
+    print("    k  batch    ms/step  images*k/s   memory")
+    for k, batch in itertools.product(_GROWTH_SAMPLES.value, _GROWTH_BATCHES.value):
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process:
+            seconds, peak = process.submit(program.training_growth, layers, int(k), int(batch)).result()
+        rate = int(k) * int(batch) / seconds
+        print(f"{k:>5}{batch:>7}{1e3 * seconds:11.2f}{rate:12,.0f}{peak / 2**20:7,.0f} MiB", flush=True)
 
 
 def main(argv):
-    if argv[1:]:
-        sys.exit(f"benchmarks.training: {argv[1]!r} belongs to no flag; see --help.")
-    logging.set_verbosity(logging.ERROR)
-    print("layers    k  batch   ms/step  images/s   plain ms   speed-up   GFLOP/s  roofline   share")
+    table.refuse_words(argv)
+    print(table.TITLE)
     records = []
     for layers, k, batch in itertools.product(_LAYERS.value, _SAMPLES.value, _BATCHES.value):
-        record = measure(int(layers), int(k), int(batch))
-        records.append(record)
-        own, plain = record["milliseconds"], record["baseline_milliseconds"]
-        share = record["achieved_gflops"] / record["roofline_gflops"]
-        print(
-            f"{layers:>6}{k:>5}{batch:>7}{own:10.2f}{1e3 * int(batch) / own:10.0f}{plain:11.2f}{plain / own:11.2f}"
-            f"{record['achieved_gflops']:10.1f}{record['roofline_gflops']:10.1f}{share:8.0%}",
-            flush=True,
-        )
-    if _JSON.value:
-        runs.write_atomically(_JSON.value, (json.dumps(records, indent=2) + "\n").encode())
+        records.append(measure(int(layers), int(k), int(batch)))
+        print(table.row(records[-1]), flush=True)
+    table.write(_JSON.value, records)
+    if _GROWTH_SAMPLES.value:
+        for layers in _LAYERS.value:
+            print_growth(int(layers))
 
 
 if __name__ == "__main__":

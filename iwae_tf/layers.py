@@ -9,7 +9,7 @@ of those vectors. In an inference network the distribution must also have a `bij
 samples, as `tfd.MultivariateNormalDiag` and other transformed normals do.
 """
 
-import math
+import functools
 
 import keras
 import numpy as np
@@ -31,28 +31,33 @@ class PixelBernoulli(tfd.Independent):
 
     def _log_prob(self, x):
         logits = self.distribution.logits
-        return tf.reduce_sum(tf.cast(x, logits.dtype) * logits, axis=-1) - _sum_softplus(logits)
+        return _sum_bernoulli_log_prob(logits, tf.cast(x, logits.dtype))
 
 
 @tf.custom_gradient
-def _sum_softplus(logits):
-    """sum_j log(1 + exp(logits_j)) over the last axis.
+def _sum_bernoulli_log_prob(logits, x):
+    """sum_j x_j l_j - log(1 + exp(l_j)) over the last axis.
 
-    On the decoder's [num_samples, batch, event] logarithms cost as much as half of the last matrix product; here 16
-    factors 1 + exp(-|logit|), each at most 2, are multiplied before one logarithm.
+    On the decoder's [num_samples, batch, event] the plain form costs half as much as the last matrix product, since
+    logarithms are slow and XLA does not vectorise sums over the last axis on a CPU. So the axis is cut into slices,
+    which are added up elementwise, and the factors 1 + exp(-|l_j|), at most 16 and each at most 2, are multiplied
+    before one logarithm. Together this takes a fifth of the time.
     """
-    event = logits.shape[-1]
-    group = math.gcd(event, 16)
-    factors = tf.reshape(1.0 + tf.exp(-tf.abs(logits)), [*_leading(logits), group, event // group])
-    logs = tf.math.log(tf.reduce_prod(factors, axis=-2))
-    value = tf.reduce_sum(tf.nn.relu(logits), axis=-1) + tf.reduce_sum(logs, axis=-1)
-    return value, lambda upstream: upstream[..., tf.newaxis] * tf.sigmoid(logits)
+    linear = _slices(x * logits - tf.nn.relu(logits))
+    factors = _slices(1.0 + tf.exp(-tf.abs(logits)))
+    value = functools.reduce(tf.add, linear) - tf.math.log(functools.reduce(tf.multiply, factors))
+
+    def gradient(upstream):
+        return upstream[..., tf.newaxis] * (x - tf.sigmoid(logits)), None
+
+    return tf.reduce_sum(value, axis=-1), gradient
 
 
-def _leading(tensor):
-    """The sizes of all axes but the last, static where they are known."""
-    dynamic = tf.unstack(tf.shape(tensor)[:-1], num=tensor.shape.rank - 1)
-    return [size if size is not None else dynamic[i] for i, size in enumerate(tensor.shape[:-1])]
+def _slices(values):
+    """At most 16 equal slices of the last axis, of vectors that fill a CPU's registers if the axis is so divisible."""
+    event = values.shape[-1]
+    count = next(count for count in range(16, 0, -1) if event % (8 * count) == 0 or count == 1)
+    return tf.split(values, count, axis=-1)
 
 
 class StochasticLayer(keras.layers.Layer):

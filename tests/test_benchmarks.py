@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import roofline
+from benchmarks import program, roofline, table
 from iwae_tf import models, networks
 
 
@@ -32,3 +32,25 @@ def test_the_measured_rate_is_that_of_some_machine():
     rate = roofline.measure([roofline.Product(64, 64, 64)], seconds=0.01)
     assert np.isfinite(rate)
     assert rate > 0.0
+
+
+def test_a_record_has_the_keys_that_its_row_shows():
+    products = [roofline.Product(10_000, 20, 30)] * 2
+    record = table.record("training", 1, 5, 20, seconds=2e-3, baseline_seconds=6e-3, rate=24e9, products=products)
+    assert record["milliseconds"] == pytest.approx(2.0)
+    assert record["achieved_gflops"] == pytest.approx(12.0)
+    assert table.row(record).split() == ["1", "5", "20", "2.00", "10,000", "6.00", "3.00", "12.0", "24.0", "50%"]
+
+
+def test_both_paths_of_training_and_of_evaluation_run(tmp_path):
+    """Batches of one image and a small model's worth of steps: what is timed, not how long it takes."""
+    images = program.first_images(num_steps=3, batch=2)
+    assert len(images.train) == 6
+    model = program.paper_model(1, 2)
+    times = [
+        next(program.training_epochs(model, images, 2, tmp_path / "run")),
+        next(program.plain_training_epochs(program.paper_model(1, 2), images, 2)),
+        next(program.log_likelihoods(model, np.zeros([2, 784], np.float32), 10)),
+        next(program.plain_log_likelihoods(model, np.zeros([2, 784], np.float32), 10)),
+    ]
+    assert min(times) > 0.0

@@ -56,6 +56,16 @@ def test_an_images_value_does_not_depend_on_its_batch():
     np.testing.assert_allclose(together.iwae_bounds[0, 4], alone.iwae_bounds[0, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_blocks", [1, 3, 5])
+def test_the_values_do_not_depend_on_the_size_of_chunks(chunk_blocks):
+    model, _ = _model(2, widen=1.8)
+    x = tf.constant(linear_gaussian.data(batch=3))
+    arguments = model, x, tf.range(3), [3, 30], noise.key(0, "test")
+    bounds_two = evaluation.importance_bounds(*arguments, chunk_blocks=2)
+    for values, expected in zip(evaluation.importance_bounds(*arguments, chunk_blocks), bounds_two, strict=True):
+        np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
 def test_images_have_independent_noise():
     model, _log_p = _model(1, widen=1.5)
     x = np.repeat(linear_gaussian.data(batch=1), 40, axis=0)

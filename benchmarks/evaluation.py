@@ -1,0 +1,56 @@
+"""Times the log-likelihood of test images: `python -m benchmarks.evaluation`.
+
+Compares, in one process and in turns, `evaluation.evaluate_images` as the program calls it with a plain loop over the
+images (without XLA, all samples of an image at once) and with the matrix products alone.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks import program, roofline, table
+from iwae_tf import datasets
+
+_LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.")
+_SAMPLES = flags.DEFINE_integer("samples", 5000, "Importance samples per image.")
+_IMAGES = flags.DEFINE_integer("images", 200, "Images in a turn, a twentieth of them in the plain loop.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Turns; the medians are printed.")
+_JSON = flags.DEFINE_string("json", "", "Also write the rows as a list of records to this file.")
+
+
+def measure(layers):
+    """Returns one record."""
+    model = program.paper_model(layers, 50)
+    images = datasets.fixed_binarization(datasets.load("mnist").test[: _IMAGES.value], "test")
+    model(tf.zeros([1, 784]))
+    model.compile(jit_compile=True)
+    # Every pass compiles anew, as the program does once in 10,000 images: that share is subtracted.
+    compilation = next(program.log_likelihoods(model, images[:1], 1)) / len(images)
+    passes = program.log_likelihoods(model, images, _SAMPLES.value)
+    plain = program.plain_log_likelihoods(model, images[: max(1, len(images) // 20)], _SAMPLES.value)
+    next(plain)
+    products = roofline.forward_products(model, _SAMPLES.value)
+    times = [
+        (next(passes) - compilation, next(plain), roofline.measure(roofline.forward_products(model, 1000)))
+        for _ in range(_REPEATS.value)
+    ]
+    own, baseline, rate = np.median(times, axis=0)
+    return table.record("evaluation", layers, _SAMPLES.value, 1, own, baseline, rate, products)
+
+
+def main(argv):
+    table.refuse_words(argv)
+    print(table.TITLE)
+    records = []
+    for layers in _LAYERS.value:
+        records.append(measure(int(layers)))
+        print(table.row(records[-1]), flush=True)
+    table.write(_JSON.value, records)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,97 @@
+"""What the benchmarks time: the program's own path, and the plain one beside it."""
+
+import contextlib
+import io
+import itertools
+import resource
+import sys
+import tempfile
+import time
+
+import keras
+import tensorflow as tf
+
+from iwae_tf import bounds, datasets, evaluation, models, networks, noise, options, runs, training
+
+LATENT_DIMS = {1: "50", 2: "100,50"}
+# Training images of MNIST, of which no epoch has more.
+_MOST_IMAGES = 59600
+
+
+def paper_model(layers, k, **kwargs):
+    """The paper's model with 1 or 2 stochastic layers; what else a model takes are its own arguments."""
+    inference, generative = networks.paper_networks(784, *options.layer_dims(LATENT_DIMS[layers], ""))
+    return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=k, **kwargs)
+
+
+def first_images(num_steps, batch):
+    """MNIST, cut so that an epoch has about this many steps."""
+    return datasets.load("mnist").first(min(_MOST_IMAGES, num_steps * batch))
+
+
+def training_epochs(model, images, batch, folder):
+    """Yields seconds per step of one epoch after the other, as the program trains it.
+
+    Validation, event files, checkpoints and progress are included; the first epoch has the compilation too.
+    """
+    run = runs.RunDirectory(folder)
+    run.claim({"benchmark": "training"})
+    plan = training.Plan(epochs=1000, batch_size=batch, picture_every=1000)
+    steps = plan.steps_per_epoch(len(images.train))
+    training.prepare(model, plan, steps)
+    rows = []
+    for epoch in itertools.count():
+        before = rows[-1]["seconds"] if rows else 0.0
+        with contextlib.redirect_stdout(io.StringIO()):
+            training.fit(model, images, plan, run, rows, epoch, epoch + 1)
+        yield (rows[-1]["seconds"] - before) / steps
+
+
+def plain_training_epochs(model, images, batch):
+    """Yields the same of a plain Keras fit: no XLA, one step per execution, binarised in the tf.data pipeline."""
+    model(tf.zeros([1, 784]))
+    model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices(images.train).shuffle(len(images.train)).batch(batch, drop_remainder=True)
+    data = data.map(_binarize).prefetch(tf.data.AUTOTUNE)
+    while True:
+        start = time.perf_counter()
+        model.fit(data, epochs=1, shuffle=False, verbose=0)
+        yield (time.perf_counter() - start) / (len(images.train) // batch)
+
+
+def _binarize(images):
+    grey = tf.cast(images, tf.float32) / 255.0
+    return tf.cast(tf.random.uniform(tf.shape(grey)) < grey, tf.float32)
+
+
+def training_growth(layers, k, batch):
+    """Measures one cell of the table of growth; to be called in a process of its own, whose peak memory it tells.
+
+    Returns:
+      Seconds per step, and the process's peak memory in bytes.
+    """
+    steps = max(5, int(6000 / (1.0 + 0.25 * k * batch / 20)))
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = training_epochs(paper_model(layers, k), first_images(steps, batch), batch, folder)
+        next(epochs)
+        seconds = min(next(epochs), next(epochs))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seconds, peak if sys.platform == "darwin" else 1024 * peak
+
+
+def log_likelihoods(model, images, num_samples):
+    """Yields seconds per image of one pass of the program's evaluation after the other."""
+    while True:
+        start = time.perf_counter()
+        evaluation.evaluate_images(model, images, num_samples)
+        yield (time.perf_counter() - start) / len(images)
+
+
+def plain_log_likelihoods(model, images, num_samples):
+    """Yields the same of a plain loop over the images, all samples of one at once and without XLA."""
+    one_image = tf.function(lambda x, key: bounds.iwae_bound(model.log_weights(x, num_samples, key)))
+    while True:
+        start = time.perf_counter()
+        for i in range(len(images)):
+            one_image(images[i : i + 1], noise.key(0, "benchmark", i)).numpy()
+        yield (time.perf_counter() - start) / len(images)
