@@ -6,7 +6,16 @@ sample axis everywhere.
 #### References
 
 [1]: Yuri Burda, Roger Grosse, Ruslan Salakhutdinov. Importance Weighted Autoencoders. arXiv:1509.00519.
+[2]: Tom Rainforth et al. Tighter Variational Bounds are Not Necessarily Better. arXiv:1802.04537.
+[3]: Yingzhen Li, Richard Turner. Renyi Divergence Variational Inference. arXiv:1602.02311.
+[4]: Sebastian Nowozin. Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife
+  Variational Inference. ICLR 2018.
 """
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -38,6 +47,59 @@ def elbo(log_weights):
     return tf.reduce_mean(log_weights, axis=0)
 
 
+def miwae_bound(log_weights, num_outer):
+    """The mean of M = num_outer bounds of K samples each, MIWAE(M, K) of [2].
+
+    Args:
+      log_weights: float tensor [M * K, batch]; each K consecutive samples belong together.
+      num_outer: M.
+
+    Returns:
+      The bound in nats, [batch].
+    """
+    grouped = tf.transpose(_grouped(log_weights, num_outer), [1, 0, 2])
+    return tf.reduce_mean(iwae_bound(grouped), axis=0)
+
+
+def ciwae_bound(log_weights, beta):
+    """beta * ELBO + (1 - beta) * L_k, CIWAE of [2], in nats, [batch]."""
+    return beta * elbo(log_weights) + (1.0 - beta) * iwae_bound(log_weights)
+
+
+def renyi_bound(log_weights, alpha):
+    """The variational Renyi bound 1/(1 - alpha) log 1/k sum_i w_i^(1 - alpha), equation (10) of [3].
+
+    Args:
+      log_weights: float tensor [num_samples, batch].
+      alpha: 0 is L_k, 1 the ELBO (the limit), -inf the largest log-weight. Only from 0 to 1 is it sure to be a lower
+        bound on log p(x) in expectation.
+
+    Returns:
+      The bound in nats, [batch].
+    """
+    if alpha == 1.0:
+        return elbo(log_weights)
+    if alpha == -math.inf:
+        return tf.reduce_max(log_weights, axis=0)
+    return iwae_bound((1.0 - alpha) * log_weights) / (1.0 - alpha)
+
+
+def jackknife_bound(log_weights):
+    """k L_k - (k - 1) mean_i L_{k-1}(without w_i): L_k without its bias of order 1/k, JVI of order 1 [4].
+
+    It is closer to log p(x) than L_k and no lower bound.
+
+    Args:
+      log_weights: float tensor [num_samples, batch], at least 2 samples.
+
+    Returns:
+      The estimate in nats, [batch].
+    """
+    k = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    without_one = tf.reduce_logsumexp(_without_each(log_weights), axis=0) - tf.math.log(k - 1.0)
+    return k * iwae_bound(log_weights) - (k - 1.0) * tf.reduce_mean(without_one, axis=0)
+
+
 def normalized_weights(log_weights):
     """The weights w~_i = w_i / sum_j w_j, [num_samples, batch]; they sum to one over axis 0."""
     return tf.nn.softmax(log_weights, axis=0)
@@ -48,4 +110,117 @@ def effective_sample_size(log_weights):
     return 1.0 / tf.reduce_sum(tf.square(normalized_weights(log_weights)), axis=0)
 
 
-OBJECTIVES = {"iwae": iwae_bound, "vae": elbo}
+def _grouped(log_weights, num_outer):
+    """[M * K, batch] -> [M, K, batch]."""
+    return tf.reshape(log_weights, [num_outer, -1, tf.shape(log_weights)[1]])
+
+
+def _without_each(log_weights):
+    """[k, k, batch]: in column i of axis 1 the log-weight i is missing (-inf)."""
+    missing = tf.eye(tf.shape(log_weights)[0], dtype=tf.bool)[:, :, tf.newaxis]
+    return tf.where(missing, -math.inf, log_weights[:, tf.newaxis])
+
+
+def _iwae_of_all(log_weights, num_outer):
+    del num_outer
+    return iwae_bound(log_weights)
+
+
+class Bound(NamedTuple):
+    """A bound, and what its doubly reparameterised gradient needs.
+
+    Attributes:
+      value: maps log_weights [num_samples, batch] to the bound, [batch].
+      path_weights: maps log_weights to c_i = v_i - d v_i / d log w_i with v_i = d value / d log w_i, [num_samples,
+        batch]: the weight of d log w_i / d z_i in the gradient of the inference network. (The score function's
+        term, reparameterised once more, is the second part; see `estimators.dreg`.)
+    """
+
+    value: Callable
+    path_weights: Callable
+
+
+def _elbo_path_weights(log_weights):
+    return tf.ones_like(log_weights) / tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+
+
+def _iwae_path_weights(log_weights):
+    return tf.square(normalized_weights(log_weights))
+
+
+def _iwae_of_all_path_weights(log_weights, num_outer):
+    del num_outer
+    return _iwae_path_weights(log_weights)
+
+
+def _miwae_path_weights(log_weights, num_outer):
+    weights = tf.nn.softmax(_grouped(log_weights, num_outer), axis=1)
+    return tf.reshape(tf.square(weights) / num_outer, tf.shape(log_weights))
+
+
+def _ciwae_path_weights(log_weights, beta):
+    return beta * _elbo_path_weights(log_weights) + (1.0 - beta) * _iwae_path_weights(log_weights)
+
+
+def _renyi_path_weights(log_weights, alpha):
+    weights = normalized_weights((1.0 - alpha) * log_weights)
+    return alpha * weights + (1.0 - alpha) * tf.square(weights)
+
+
+def _jackknife_path_weights(log_weights):
+    k = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    without_one = tf.reduce_sum(tf.square(tf.nn.softmax(_without_each(log_weights), axis=0)), axis=1)
+    return k * _iwae_path_weights(log_weights) - (k - 1.0) / k * without_one
+
+
+class Objective(NamedTuple):
+    """What is maximised.
+
+    Attributes:
+      name: one of `OBJECTIVES`.
+      parameters: its own, see `objective`.
+      generative: the `Bound` that the generative network maximises.
+      inference: the one that the inference network maximises.
+    """
+
+    name: str
+    parameters: tuple
+    generative: Bound
+    inference: Bound
+
+
+# Name -> how the generative network's bound is computed, and the inference network's where it has another.
+OBJECTIVES = {
+    "iwae": (Bound(iwae_bound, _iwae_path_weights),),
+    "vae": (Bound(elbo, _elbo_path_weights),),
+    "miwae": (Bound(miwae_bound, _miwae_path_weights),),
+    "piwae": (Bound(_iwae_of_all, _iwae_of_all_path_weights), Bound(miwae_bound, _miwae_path_weights)),
+    "ciwae": (Bound(ciwae_bound, _ciwae_path_weights),),
+    "vr": (Bound(renyi_bound, _renyi_path_weights),),
+    "jackknife": (Bound(jackknife_bound, _jackknife_path_weights),),
+}
+
+
+def objective(name, *parameters):
+    """Returns an `Objective`.
+
+    Args:
+      name: one of `OBJECTIVES`. "piwae" is the PIWAE of [2]: the IWAE with all M * K samples for the generative
+        network, MIWAE(M, K) for the inference network.
+      *parameters: "miwae" and "piwae": num_outer, their M. "ciwae": beta, from 0 to 1. "vr": alpha, finite or -inf.
+        The others have none.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective is {name!r}, but must be one of {', '.join(OBJECTIVES)}.")
+    networks_bounds = [
+        Bound(*(functools.partial(_call_with, function, parameters) for function in bound))
+        for bound in OBJECTIVES[name]
+    ]
+    return Objective(name, parameters, networks_bounds[0], networks_bounds[-1])
+
+
+def _call_with(function, parameters, log_weights):
+    return function(log_weights, *parameters)

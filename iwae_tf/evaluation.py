@@ -138,12 +138,13 @@ def _full_batches(images):
 def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
     """Counts the units u of every layer with Cov_x(E_{q(u|x)}[u]) > 0.01, the paper's section 5.2 [1].
 
-    The expectation of a layer's unit is the mean of q's conditional mean over samples of the layers below.
+    The expectation of a layer's unit is the mean of q's conditional mean over samples of the layers that it depends
+    on, those below (or above, in the Ladder VAE).
 
     Args:
       model: an `ImportanceWeightedAutoencoder`.
       images: float array [num_images, event], binary for Bernoulli pixels.
-      num_samples: samples of the layers below.
+      num_samples: samples of those layers.
       seed: seed of those samples.
 
     Returns:
@@ -159,9 +160,10 @@ def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
 
 
 def _posterior_means(model, num_samples, x, key):
-    """E_{q(z_l|x)}[z_l] of every layer, L tensors [batch, d_l]; exact in the first layer."""
+    """E_{q(z_l|x)}[z_l] of every layer, L tensors [batch, d_l]; exact in the layer that depends on x alone."""
     _, q = model.inference(x, model.draw_noise(num_samples, tf.shape(x)[0], key))
-    return [q[0].mean(), *(tf.reduce_mean(q_l.mean(), axis=0) for q_l in q[1:])]
+    means = [q_l.mean() for q_l in q]
+    return [mean if mean.shape.rank == 2 else tf.reduce_mean(mean, axis=0) for mean in means]
 
 
 def sample_means(model, num_images, image_shape, seed=0):

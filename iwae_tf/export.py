@@ -15,13 +15,14 @@ def export(model, path):
     Its signatures, with any batch size; `seed` is int32 [2], the same seed gives the same numbers:
 
       log_likelihood(x float32 [batch, event], num_samples int32 [], seed) -> log_likelihood [batch], in nats
-      encode(x, seed) -> mean, stddev [batch, d_1] of q(z_1 | x), and one sample z_1, z_2, ... of every layer
+      encode(x, seed) -> one sample z_1, z_2, ... of every layer, and mean, stddev [batch, d_1] of the distribution
+        that z_1 comes from: q(z_1 | x), or in the Ladder VAE q(z_1 | z_2, x) given the sample z_2
       decode(z [batch, d_1]) -> probabilities, logits [batch, event]
       sample(num_images int32 [], seed) -> probabilities [num_images, event]
       reconstruct(x, seed) -> probabilities [batch, event]
 
     Args:
-      model: a built `ImportanceWeightedAutoencoder` with Gaussian q(z_1 | x) and Bernoulli pixels.
+      model: a built `ImportanceWeightedAutoencoder` with Gaussian q and Bernoulli pixels.
       path: the folder, replaced as a whole if it is there.
     """
     path = pathlib.Path(path)
@@ -53,7 +54,8 @@ def _endpoints(model):
     def encode(x, seed):
         samples, q = model.inference(x, model.draw_noise(1, tf.shape(x)[0], seed))
         z = {f"z_{layer}": sample[0] for layer, sample in enumerate(samples, start=1)}
-        return {"mean": q[0].mean(), "stddev": q[0].stddev(), **z}
+        shape = tf.shape(z["z_1"])
+        return {"mean": tf.reshape(q[0].mean(), shape), "stddev": tf.reshape(q[0].stddev(), shape), **z}
 
     def decode(z):
         p_x = model.generative.decode(z)

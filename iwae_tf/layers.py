@@ -68,23 +68,35 @@ class StochasticLayer(keras.layers.Layer):
       hidden_dims: the widths of the hidden layers.
       seed: seed of the initial weights; no two layers should share one.
       activation: of the hidden layers.
+      batch_norm: whether each hidden layer normalises over the batch (and the samples) before its activation.
     """
 
-    def __init__(self, units, hidden_dims, seed, activation="tanh", **kwargs):
+    def __init__(self, units, hidden_dims, seed, activation="tanh", batch_norm=False, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self._weight_seeds = np.random.SeedSequence(seed).generate_state(len(hidden_dims) + 2).tolist()
-        self.hidden = [self._dense(width, activation=activation) for width in hidden_dims]
+        self.hidden = []
+        for width in hidden_dims:
+            if batch_norm:
+                self.hidden += [self._dense(width, use_bias=False), keras.layers.BatchNormalization(momentum=0.9)]
+                self.hidden += [keras.layers.Activation(activation)]
+            else:
+                self.hidden += [self._dense(width, activation=activation)]
 
     def _dense(self, width, **kwargs):
         """A Dense layer with the next seed; Glorot's uniform distribution as in the paper."""
         initializer = keras.initializers.GlorotUniform(seed=self._weight_seeds.pop())
         return keras.layers.Dense(width, kernel_initializer=initializer, **kwargs)
 
-    def _stack(self, inputs):
+    def features(self, inputs):
+        """The last hidden layer's output, [..., width]."""
         for layer in self.hidden:
             inputs = layer(inputs)
         return inputs
+
+    def call(self, inputs):
+        """Maps [..., features] to a distribution over vectors of size `units`, of batch shape [...]."""
+        return self.distribution(self.features(inputs))
 
 
 class GaussianLayer(StochasticLayer):
@@ -95,10 +107,9 @@ class GaussianLayer(StochasticLayer):
         self.loc = self._dense(units, name="loc")
         self.log_scale = self._dense(units, name="log_scale")
 
-    def call(self, inputs):
-        """Maps [..., features] to a `tfd.MultivariateNormalDiag` over vectors of size `units`."""
-        hidden = self._stack(inputs)
-        return tfd.MultivariateNormalDiag(loc=self.loc(hidden), scale_diag=tf.exp(self.log_scale(hidden)))
+    def distribution(self, features):
+        """Maps the last hidden layer's output [..., width] to a `tfd.MultivariateNormalDiag`."""
+        return tfd.MultivariateNormalDiag(loc=self.loc(features), scale_diag=tf.exp(self.log_scale(features)))
 
 
 class BernoulliLayer(StochasticLayer):
@@ -108,14 +119,33 @@ class BernoulliLayer(StochasticLayer):
       output_bias: initial logits of the pixels, [units]; zeros if None. `output_bias_from_mean` gives good ones.
     """
 
+    # Other values than zero and one have no probability.
+    has_binary_events = True
+
     def __init__(self, units, hidden_dims, seed, output_bias=None, **kwargs):
         super().__init__(units, hidden_dims, seed, **kwargs)
         bias = "zeros" if output_bias is None else keras.initializers.Constant(output_bias)
         self.logits = self._dense(units, bias_initializer=bias, name="logits")
 
-    def call(self, inputs):
-        """Maps [..., features] to a `PixelBernoulli` over vectors of size `units`."""
-        return PixelBernoulli(self.logits(self._stack(inputs)))
+    def distribution(self, features):
+        """Maps the last hidden layer's output [..., width] to a `PixelBernoulli`."""
+        return PixelBernoulli(self.logits(features))
+
+
+def precision_weighted(first, second):
+    """The normalised product of two diagonal Gaussians, equations (13) and (14) of arXiv:1602.02282.
+
+    Args:
+      first: a `tfd.MultivariateNormalDiag`.
+      second: another, whose batch shape broadcasts with the first one's.
+
+    Returns:
+      The `tfd.MultivariateNormalDiag` with the sum of both precisions and the precision-weighted mean of both means.
+    """
+    precisions = [1.0 / tf.square(gaussian.stddev()) for gaussian in (first, second)]
+    total = precisions[0] + precisions[1]
+    loc = (precisions[0] * first.mean() + precisions[1] * second.mean()) / total
+    return tfd.MultivariateNormalDiag(loc=loc, scale_diag=tf.math.rsqrt(total))
 
 
 def standard_normal(units):

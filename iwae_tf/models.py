@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from iwae_tf import bounds, estimators, noise
+from iwae_tf import bounds, compatibility, estimators, noise, schedules
 
 
 class LogWeightTerms(NamedTuple):
@@ -29,7 +29,11 @@ class LogWeightTerms(NamedTuple):
     @property
     def log_weights(self):
         """log p(x, z) - log q(z | x), [num_samples, batch]."""
-        return self.log_p_x_given_z + tf.add_n(self.log_p_z) - tf.add_n(self.log_q_z_given_x)
+        return self.log_weights_at(1.0)
+
+    def log_weights_at(self, beta):
+        """log p(x | z) + beta (log p(z) - log q(z | x)), [num_samples, batch]: no weights unless beta is 1."""
+        return self.log_p_x_given_z + beta * (tf.add_n(self.log_p_z) - tf.add_n(self.log_q_z_given_x))
 
     @property
     def layer_rates(self):
@@ -45,14 +49,17 @@ class ImportanceWeightedAutoencoder(keras.Model):
         every stochastic layer and their distributions.
       generative: the generative network, such as `networks.GenerativeNetwork`: maps the samples to the
         distributions of x and of every layer.
-      objective: a name from `bounds.OBJECTIVES`.
+      objective: a `bounds.Objective`, or a name from `bounds.OBJECTIVES` that needs no parameters.
       gradient_estimator: a name from `estimators.GRADIENT_ESTIMATORS`.
-      num_samples: the number k of importance samples per image.
+      num_samples: the number of importance samples per image, k; M * K for the objectives with an outer mean.
       num_resampled: how many of them the estimator "resampled" backpropagates through.
+      beta_warmup_steps: steps in which the KL terms' weight beta grows from 0 to 1 (Sonderby et al.,
+        arXiv:1602.02282, section 2.3); what is measured always has beta = 1.
       seed: seed of all noise in training and validation.
 
     Raises:
-      ValueError: unknown names, num_samples < 1, or num_resampled not in 1 ... num_samples where it is used.
+      ValueError: unknown names, num_samples < 1, num_resampled not in 1 ... num_samples where it is used, or an
+        objective, an estimator and networks that do not go together (`compatibility.reason_against`).
     """
 
     def __init__(
@@ -63,31 +70,50 @@ class ImportanceWeightedAutoencoder(keras.Model):
         gradient_estimator="standard",
         num_samples=50,
         num_resampled=1,
+        beta_warmup_steps=0,
         seed=0,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_choice("objective", objective, bounds.OBJECTIVES)
-        _check_choice("gradient_estimator", gradient_estimator, estimators.GRADIENT_ESTIMATORS)
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, but a bound needs at least 1 sample.")
-        if gradient_estimator == "resampled" and not 1 <= num_resampled <= num_samples:
-            raise ValueError(f"num_resampled is {num_resampled}, but must be from 1 to num_samples, {num_samples}.")
+        objective = bounds.objective(objective) if isinstance(objective, str) else objective
+        if gradient_estimator not in estimators.GRADIENT_ESTIMATORS:
+            choices = ", ".join(estimators.GRADIENT_ESTIMATORS)
+            raise ValueError(f"gradient_estimator is {gradient_estimator!r}, but must be one of {choices}.")
         self.inference = inference
         self.generative = generative
-        self.bound = bounds.OBJECTIVES[objective]
+        reason = compatibility.reason_against(
+            objective.name,
+            gradient_estimator,
+            parameters=objective.parameters,
+            num_samples=num_samples,
+            num_resampled=num_resampled,
+            shares_weights=getattr(inference, "shares_weights", False),
+            batch_norm=_has_batch_norm(self),
+            beta_warmup=beta_warmup_steps > 0,
+        )
+        if reason:
+            raise ValueError(reason)
+        self.objective = objective
         self.estimator = estimators.GRADIENT_ESTIMATORS[gradient_estimator]
         self.num_samples = num_samples
         self.num_resampled = num_resampled
+        self.beta_warmup_steps = beta_warmup_steps
         self.seed = seed
         rates = [f"rate_layer_{i + 1}" for i in range(len(inference.latent_dims))]
         names = ["iwae_bound", "elbo", "distortion", "rate", *rates, "effective_sample_size"]
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
-    def log_weight_terms(self, x, noise):
+    def log_weight_terms(self, x, noise, training=False):
         """Returns the `LogWeightTerms` of x [batch, event] for given noise (L tensors [num_samples, batch, d_l])."""
-        z, q = self.inference(x, noise)
-        p_x, *p_z = self.generative(z)
+        z, q = self.inference(x, noise, training=training)
+        return self._terms(x, z, q, training)
+
+    def terms_at(self, x, z):
+        """Returns the `LogWeightTerms` of x [batch, event] at given samples (L tensors [num_samples, batch, d_l])."""
+        return self._terms(x, z, self.inference.distributions(x, z), training=False)
+
+    def _terms(self, x, z, q, training):
+        p_x, *p_z = self.generative(z, training=training)
         return LogWeightTerms(
             log_p_x_given_z=p_x.log_prob(x),
             log_p_z=[p.log_prob(z_l) for p, z_l in zip(p_z, z, strict=True)],
@@ -115,8 +141,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
         ]
 
     def call(self, x):
-        """Returns the objective's value for each image of x [batch, event], in nats, [batch]; always the same."""
-        return self.bound(self.log_weights(x, self.num_samples, noise.key(self.seed, "call")))
+        """Returns the generative network's objective for each image of x [batch, event], in nats, [batch].
+
+        The noise is always the same.
+        """
+        return self.objective.generative.value(self.log_weights(x, self.num_samples, noise.key(self.seed, "call")))
 
     def sample(self, num_images, key):
         """Returns the pixels' distribution of images drawn from the prior, batch shape [num_images]."""
@@ -129,9 +158,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def train_step(self, x):
         """One step of the optimizer on x [batch, event]; its noise is that of step `optimizer.iterations`."""
-        key = noise.key(self.seed, "training", self.optimizer.iterations)
-        eps = self.draw_noise(self.num_samples, tf.shape(x)[0], key)
-        terms, gradients = self.estimator(self, x, eps, noise.key(self.seed, "estimator", self.optimizer.iterations))
+        step = self.optimizer.iterations
+        eps = self.draw_noise(self.num_samples, tf.shape(x)[0], noise.key(self.seed, "training", step))
+        beta = schedules.warmup(step, self.beta_warmup_steps)
+        terms, gradients = self.estimator(self, x, eps, beta, noise.key(self.seed, "estimator", step))
         self.optimizer.apply(gradients, self.trainable_variables)
         return self._measure(terms)
 
@@ -161,6 +191,5 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return self.get_metrics_result()
 
 
-def _check_choice(argument, value, choices):
-    if value not in choices:
-        raise ValueError(f"{argument} is {value!r}, but must be one of {', '.join(choices)}.")
+def _has_batch_norm(model):
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers())

@@ -43,6 +43,19 @@ def paper(epoch, base):
     return base * tf.pow(10.0, -stage / 7.0)
 
 
+def warmup(step, num_steps):
+    """The KL terms' weight beta: from 0 at step 0 linearly to 1 at step `num_steps`, and 1 from then on.
+
+    Args:
+      step: finished steps, an integer tensor.
+      num_steps: how long the warm-up is; 0 for none.
+
+    Returns:
+      Float32, of step's shape.
+    """
+    return tf.minimum(tf.cast(step, tf.float32) / num_steps, 1.0) if num_steps else tf.constant(1.0)
+
+
 class CosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """`cosine` as Keras optimizers take it, over `total_steps` steps."""
 
