@@ -15,6 +15,6 @@ def load(run_dir):
     Raises:
       iwae_tf.errors.UserError: there is no trained model.
     """
-    from iwae_tf import main  # On demand: the package itself imports neither TensorFlow nor flags.
+    from iwae_tf import experiment  # On demand: the package itself imports neither TensorFlow nor flags.
 
-    return main.load(run_dir)
+    return experiment.load(run_dir)

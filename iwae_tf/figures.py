@@ -34,13 +34,13 @@ def save_image(path, grid):
     matplotlib.image.imsave(path, pixels, cmap="gray", vmin=0.0, vmax=1.0)
 
 
-def save_learning_curves(path, history, objective, k):
+def save_learning_curves(path, history, title, k):
     """Draws the bounds against epochs as a PNG file.
 
     Args:
       path: the file.
       history: columns by name as `runs.HISTORY_COLUMNS` names them, each a sequence with a value an epoch.
-      objective: its name, for the title.
+      title: the model's.
       k: the number of samples of the importance weighted bound.
     """
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
@@ -53,7 +53,30 @@ def save_learning_curves(path, history, objective, k):
     settled = history["validation_elbo"][len(epochs) // 10 :]
     top = max(max(history[f"{split}_iwae_bound"]) for split in ("train", "validation"))
     axes.set_ylim(bottom=min(settled) - 0.1 * (top - min(settled)) - 1.0, top=top + 1.0)
-    axes.set(xlabel="epoch", ylabel="bound on log p(x) in nats", title=f"{objective.upper()}, k = {k}")
+    axes.set(xlabel="epoch", ylabel="bound on log p(x) in nats", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def save_gradients(path, rows):
+    """Draws variance and signal-to-noise ratio of gradient estimators against k, for both networks, as a PNG file.
+
+    Args:
+      path: the file.
+      rows: dictionaries with "network", "estimator", "k", "variance" and "signal_to_noise".
+    """
+    figure = matplotlib.figure.Figure(figsize=(9, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
+    for column, network in enumerate(("inference", "generative")):
+        of_network = [row for row in rows if row["network"] == network]
+        for line, (quantity, label) in enumerate(
+            (("signal_to_noise", "signal-to-noise ratio"), ("variance", "variance of a parameter's gradient"))
+        ):
+            for estimator in dict.fromkeys(row["estimator"] for row in of_network):
+                points = [(row["k"], row[quantity]) for row in of_network if row["estimator"] == estimator]
+                axes[line, column].plot(*zip(*points, strict=True), marker="o", label=estimator)
+            axes[line, column].set(xscale="log", yscale="log", title=f"{network} network", ylabel=label, xlabel="k")
+            axes[line, column].grid(alpha=0.3)
+    axes[0, 0].legend()
     figure.savefig(path, dpi=120)

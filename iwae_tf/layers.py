@@ -74,6 +74,7 @@ class StochasticLayer(keras.layers.Layer):
     def __init__(self, units, hidden_dims, seed, activation="tanh", batch_norm=False, **kwargs):
         super().__init__(**kwargs)
         self.units = units
+        self.batch_norm = batch_norm
         self._weight_seeds = np.random.SeedSequence(seed).generate_state(len(hidden_dims) + 2).tolist()
         self.hidden = []
         for width in hidden_dims:
@@ -90,9 +91,14 @@ class StochasticLayer(keras.layers.Layer):
 
     def features(self, inputs):
         """The last hidden layer's output, [..., width]."""
+        # Batch normalisation is built for one rank, and the images of a batch may come with samples or without.
+        features = tf.reshape(inputs, [-1, inputs.shape[-1]]) if self.batch_norm else inputs
         for layer in self.hidden:
-            inputs = layer(inputs)
-        return inputs
+            features = layer(features)
+        if not self.batch_norm:
+            return features
+        shape = tf.concat([tf.shape(inputs)[:-1], features.shape[-1:]], axis=0)
+        return tf.ensure_shape(tf.reshape(features, shape), [*inputs.shape[:-1], features.shape[-1]])
 
     def call(self, inputs):
         """Maps [..., features] to a distribution over vectors of size `units`, of batch shape [...]."""

@@ -1,17 +1,13 @@
 """Trains, evaluates, draws and exports one model: `python -m iwae_tf.main --k=50`; `--help` lists the flags."""
 
 import importlib.metadata
-import os
-import signal
 import sys
-import tempfile
 import time
 
 import numpy as np
 
 import iwae_tf
-from iwae_tf import options, progress, published, runs
-from iwae_tf.errors import UserError
+from iwae_tf import experiment, options, progress, published, runs
 
 _NUM_SAMPLES_DRAWN = 100
 
@@ -27,15 +23,17 @@ def main(argv):
         print(_table(flags, results))
         return
 
-    _import_tensorflow_quietly()
+    experiment.import_tensorflow_quietly()
     from iwae_tf import datasets, export, training
 
     images = datasets.load(flags.dataset)
     images = images.first(flags.max_images) if flags.max_images else images
-    plan = _plan(flags)
-    plan.steps_per_epoch(len(images.train))  # Refuses what cannot be trained before anything is overwritten.
+    plan = experiment.plan(flags)
+    # All that can be refused is, before anything is overwritten.
+    model = experiment.model(flags, images, plan.steps_per_epoch(len(images.train)))
+    if flags.init_from:
+        experiment.initialise(model, flags)
     run.claim(options.run_flags(flags), flags.overwrite)
-    model = _model(flags, images.train_mean)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
     trained = training.train(model, images, plan, run, continue_training=flags.train)
     if flags.evaluate and not results:
@@ -44,57 +42,6 @@ def main(argv):
         export.export(model, run.saved_model)
     if results:
         print(_table(flags, results))
-
-
-def load(run_dir):
-    """Gives back the trained model of a run directory; see `iwae_tf.load`."""
-    from iwae_tf import training
-
-    run = runs.RunDirectory(run_dir)
-    flags = options.parse(["load", *(f"--{name}={value}" for name, value in run.read_flags().items())])
-    model = _model(flags)
-    training.prepare(model, _plan(flags))
-    if not training.restore(model, run):
-        raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
-    training.use_averages(model)
-    return model
-
-
-def _model(flags, train_mean=None):
-    """Builds the model from flags; without the training images' mean its output bias is still to be restored."""
-    from iwae_tf import datasets, layers, models, networks
-
-    latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
-    networks_of_paper = networks.paper_networks(
-        int(np.prod(datasets.DATASETS[flags.dataset].image_shape)),
-        latent_dims,
-        hidden_dims,
-        output_bias=None if train_mean is None else layers.output_bias_from_mean(train_mean),
-        seed=flags.seed,
-    )
-    return models.ImportanceWeightedAutoencoder(
-        *networks_of_paper,
-        objective=flags.objective,
-        gradient_estimator=flags.gradient_estimator,
-        num_samples=flags.k,
-        num_resampled=flags.resampled,
-        seed=flags.seed,
-    )
-
-
-def _plan(flags):
-    from iwae_tf import training
-
-    return training.Plan(
-        schedule=flags.schedule,
-        epochs=options.num_epochs(flags),
-        learning_rate=flags.learning_rate,
-        batch_size=flags.batch_size,
-        adam_epsilon=flags.adam_epsilon,
-        ema_momentum=flags.ema_momentum,
-        picture_every=flags.picture_every,
-        jit=flags.jit,
-    )
 
 
 def _evaluate(flags, model, images, trained, run):
@@ -116,7 +63,7 @@ def _evaluate(flags, model, images, trained, run):
             "binarization_seed": datasets.FIXED_BINARIZATION_SEED,
         },
         "elbo": float(bounds.elbos.mean()),
-        "iwae_bound": {"k": flags.k, "mean": float(bounds.iwae_bounds.mean())},
+        "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
         "active_units": {
             "per_layer": active_units,
             "threshold": evaluation.ACTIVE_UNIT_THRESHOLD,
@@ -162,7 +109,7 @@ def _draw(flags, model, test, image_shape, run):
     if not rows:
         return
     history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
-    figures.save_learning_curves(run.figures / "bounds.png", history, flags.objective, flags.k)
+    figures.save_learning_curves(run.figures / "bounds.png", history, _title(flags), model.num_samples)
 
 
 def _stored_results(flags, run):
@@ -177,7 +124,7 @@ def _table(flags, results):
     """The result beside the published one."""
     nll, trained = results["nll"], results["training"]
     latent_dims, _ = options.layer_dims(flags.latent_dims, flags.hidden_dims)
-    comparable = options.has_paper_layers(flags) and not flags.max_images
+    comparable = options.has_paper_model(flags) and not flags.max_images
     cell = published.TABLE.get((flags.dataset, latent_dims, flags.objective, flags.k)) if comparable else None
     stderr = "" if nll["stderr"] is None else f" +- {nll['stderr']:.2f}"
     rows = [
@@ -186,7 +133,7 @@ def _table(flags, results):
     ]
     if cell:
         rows.append(("published (Burda et al.)", f"{cell.nll:.2f}", _join(cell.active_units)))
-    table = "\n".join(f"{name:<32}{value:<24}{units}" for name, value, units in rows)
+    table = "\n".join(f"{name:<39} {value:<24}{units}" for name, value, units in rows)
     images = "" if nll["num_images"] == 10000 else f" on {nll['num_images']:,} test images"
     return (
         f"{table}\n{trained['epochs']:,} of the paper's {published.EPOCHS:,} epochs "
@@ -200,7 +147,12 @@ def _join(counts):
 
 def _title(flags):
     num_layers = len(options.layer_dims(flags.latent_dims, flags.hidden_dims)[0])
-    return f"{flags.objective.upper()}, {num_layers} layer{'s'[: num_layers > 1]}, k = {flags.k}"
+    estimator = "" if flags.gradient_estimator == "standard" else f", {flags.gradient_estimator}"
+    ladder = "Ladder " if flags.inference == "ladder" else ""
+    outer = f"{flags.num_outer} x " if options.num_samples(flags) != flags.k else ""
+    return (
+        f"{ladder}{flags.objective.upper()}, {num_layers} layer{'s'[: num_layers > 1]}, k = {outer}{flags.k}{estimator}"
+    )
 
 
 def _versions():
@@ -208,40 +160,10 @@ def _versions():
     return {key: importlib.metadata.version(name) for key, name in names.items()} | {"iwae_tf": iwae_tf.__version__}
 
 
-def _import_tensorflow_quietly():
-    """Imports TensorFlow without its start-up messages, which would bury what the program prints.
-
-    Some of them come before any setting is read, so standard error is set aside; it is shown if the import fails.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as set_aside:
-        standard_error = os.dup(2)
-        os.dup2(set_aside.fileno(), 2)
-        try:
-            import tensorflow as tf
-            import tensorflow_probability  # noqa: F401
-        except BaseException:
-            set_aside.seek(0)
-            os.write(standard_error, set_aside.read())
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-    tf.get_logger().setLevel("ERROR")
-
-
 def run():
     """The command: errors that a user can mend are one line and exit status 1."""
-    try:
-        main(sys.argv)
-    except UserError as error:
-        sys.exit(f"iwae_tf: {error}")
-    except KeyboardInterrupt:
-        hint = "without --overwrite " if "--overwrite" in sys.argv else ""
-        print(
-            f"\niwae_tf: interrupted; the same command {hint}continues after the last finished epoch", file=sys.stderr
-        )
-        sys.exit(128 + signal.SIGINT)
+    hint = "without --overwrite " if "--overwrite" in sys.argv else ""
+    experiment.run_command(main, f"the same command {hint}continues after the last finished epoch")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from iwae_tf import bounds, compatibility, estimators, noise, schedules
@@ -156,6 +157,16 @@ class ImportanceWeightedAutoencoder(keras.Model):
         z, _ = self.inference(x, self.draw_noise(1, tf.shape(x)[0], key))
         return self.generative.decode(z[0][0])
 
+    def fit(self, x=None, *args, **kwargs):
+        """`keras.Model.fit`, which refuses grey pixels where p(x | z) is Bernoulli.
+
+        Raises:
+          ValueError: the first batch (of a `tf.data.Dataset` or an array) has other values than zeros and ones.
+        """
+        if getattr(self.generative.conditionals[0], "has_binary_events", False):
+            _refuse_grey(next(iter(x.take(1)), None) if isinstance(x, tf.data.Dataset) else x)
+        return super().fit(x, *args, **kwargs)
+
     def train_step(self, x):
         """One step of the optimizer on x [batch, event]; its noise is that of step `optimizer.iterations`."""
         step = self.optimizer.iterations
@@ -170,6 +181,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
         x, index = data
         key = noise.key(self.seed, "validation", index)
         return self._measure(self.log_weight_terms(x, self.draw_noise(self.num_samples, tf.shape(x)[0], key)))
+
+    @property
+    def variables_of_networks(self):
+        """All variables of both networks, trainable or not, in a fixed order."""
+        return self.inference.variables + self.generative.variables
 
     @property
     def metrics(self):
@@ -189,6 +205,16 @@ class ImportanceWeightedAutoencoder(keras.Model):
         for tracker, value in zip(self.metrics, values, strict=True):
             tracker.update_state(value)
         return self.get_metrics_result()
+
+
+def _refuse_grey(x):
+    """Raises a ValueError for images that are not binary; anything but an array or tensor is left alone."""
+    is_images = isinstance(x, np.ndarray) or (tf.is_tensor(x) and x.dtype.is_floating)
+    if is_images and not np.all(np.isin(x, (0.0, 1.0))):
+        raise ValueError(
+            f"The images have grey pixels (from {np.min(x):.3g} to {np.max(x):.3g}), to which Bernoulli pixels give "
+            "no likelihood: binarise them, for example with iwae_tf.datasets.binarize."
+        )
 
 
 def _has_batch_norm(model):

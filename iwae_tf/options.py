@@ -12,6 +12,7 @@ import types
 
 from absl import flags
 
+from iwae_tf import compatibility
 from iwae_tf.errors import UserError
 
 _USAGE = """\
@@ -29,6 +30,14 @@ _PAPER_HIDDEN_DIMS = ((200, 200), (100, 100))
 
 # More samples than this are a slip of the keyboard, and would not fit into the counters.
 _MOST = 10**7
+
+# Flags that have a meaning only where another flag has one of some values.
+_OWNED = (
+    ("num_outer", "objective", ("miwae", "piwae")),
+    ("ciwae_beta", "objective", ("ciwae",)),
+    ("alpha", "objective", ("vr",)),
+    ("resampled", "gradient_estimator", ("resampled",)),
+)
 
 _values = flags.FlagValues()
 # Purpose -> names of its flags, in the order of --help.
@@ -63,26 +72,74 @@ _model(
     flags.DEFINE_enum,
     "objective",
     "iwae",
-    "What is maximised: the importance weighted bound L_k, or the VAE's mean of k log-weights.",
-    enum_values=["iwae", "vae"],
+    "What is maximised. iwae: the importance weighted bound L_k. vae: the mean of k log-weights. miwae: the mean of "
+    "--num_outer bounds L_k. piwae: the generative network L_(num_outer * k), the inference network miwae. ciwae: "
+    "--ciwae_beta ELBO + (1 - beta) L_k. vr: the Renyi bound of order --alpha. jackknife: L_k without its bias of "
+    "order 1/k.",
+    enum_values=["iwae", "vae", "miwae", "piwae", "ciwae", "vr", "jackknife"],
+)
+_model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1, upper_bound=_MOST)
+_model(
+    flags.DEFINE_integer,
+    "num_outer",
+    8,
+    "How many bounds of k samples each miwae and piwae have, M; they draw M * k samples.",
+    lower_bound=1,
+    upper_bound=_MOST,
+)
+_model(
+    flags.DEFINE_float,
+    "ciwae_beta",
+    0.05,
+    "The ELBO's share in ciwae.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+_model(
+    flags.DEFINE_float,
+    "alpha",
+    0.5,
+    "Order of the Renyi bound of vr: 0 is L_k, 1 the ELBO, -inf the largest log-weight.",
 )
 _model(
     flags.DEFINE_enum,
     "gradient_estimator",
     "standard",
-    "standard: of all k samples. resampled: backpropagates through --resampled of them only, drawn by their weights; "
-    "unbiased, faster and noisier.",
-    enum_values=["standard", "resampled"],
+    "standard: the gradient of the objective. dreg: doubly reparameterised, unbiased and often less noisy. stl: "
+    "without the score function; biased for k > 1. rws: wake-phase update of the inference network (iwae only). "
+    "resampled: backpropagates through --resampled of the samples only, drawn by their weights; unbiased, faster and "
+    "noisier.",
+    enum_values=["standard", "stl", "dreg", "rws", "resampled"],
 )
 _model(
     flags.DEFINE_integer,
     "resampled",
     5,
-    "Samples to backpropagate through, with --gradient_estimator=resampled; at most k.",
+    "Samples to backpropagate through, with --gradient_estimator=resampled; at most all that are drawn.",
     lower_bound=1,
     upper_bound=_MOST,
 )
-_model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1, upper_bound=_MOST)
+_model(
+    flags.DEFINE_enum,
+    "inference",
+    "bottom_up",
+    "bottom_up: q(z_1 | x) q(z_2 | z_1) ... as in the paper. ladder: the Ladder VAE's, top down and merged with the "
+    "generative network's Gaussians by precision.",
+    enum_values=["bottom_up", "ladder"],
+)
+_model(
+    flags.DEFINE_enum,
+    "activation",
+    "tanh",
+    "Of the hidden layers.",
+    enum_values=["tanh", "relu", "leaky_relu", "elu", "gelu", "softplus", "swish"],
+)
+_model(
+    flags.DEFINE_bool,
+    "batch_norm",
+    False,
+    "Batch normalisation in the hidden layers, as in the Ladder VAE's paper; with the standard gradient only.",
+)
 _model(
     flags.DEFINE_string,
     "latent_dims",
@@ -121,6 +178,13 @@ _training(
     None,
     "Rate at the start; by default 3e-3 for cosine and 1e-3 for paper.",
 )
+_training(
+    flags.DEFINE_integer,
+    "beta_warmup_epochs",
+    0,
+    "Epochs in which the weight of the KL terms within log w grows from 0 to 1; evaluation has weight 1.",
+    lower_bound=0,
+)
 _training(flags.DEFINE_integer, "batch_size", 100, "Images per step; the paper has 20.", lower_bound=1)
 _training(flags.DEFINE_float, "adam_epsilon", 1e-4, "Adam's epsilon; the paper has 1e-4.")
 _training(
@@ -129,6 +193,12 @@ _training(
     0.999,
     "The weights that are evaluated and exported are averaged over training with this momentum, but "
     "over no more than a tenth of it; 0 takes the last.",
+)
+_training(
+    flags.DEFINE_string,
+    "init_from",
+    "",
+    "Start from the trained weights of this run directory, with a new optimizer.",
 )
 _training(
     flags.DEFINE_integer,
@@ -230,12 +300,52 @@ def _refuse_contradictions():
     unused = {"cosine": "stages", "paper": "epochs"}[_values.schedule]
     if _values[unused].present:
         raise UserError(f"--{unused} has no meaning with --schedule={_values.schedule}; leave it out.")
-    if _values.gradient_estimator != "resampled" and _values["resampled"].present:
-        raise UserError("--resampled needs --gradient_estimator=resampled; give both or none.")
-    if _values.gradient_estimator == "resampled" and _values.resampled > _values.k:
-        raise UserError(f"--resampled={_values.resampled} is more than --k={_values.k}; at most all can be drawn.")
+    for name, owner, owners in _OWNED:
+        if _values[owner].value not in owners and _values[name].present:
+            raise UserError(
+                f"--{name} has no meaning with --{owner}={_values[owner].value}; leave it out, or give --{owner}="
+                f"{' or '.join(owners)}."
+            )
+    if math.isnan(_values.alpha) or _values.alpha == math.inf:
+        raise UserError(f"--alpha={_values.alpha} is no order of a Renyi bound: give a finite number or -inf.")
+    if _values.gradient_estimator == "resampled" and _values.resampled > num_samples(_values):
+        raise UserError(
+            f"--resampled={_values.resampled} is more than the {num_samples(_values)} samples that are drawn; give a "
+            "smaller one."
+        )
+    reason = reason_against(_values)
+    if reason:
+        raise UserError(reason)
     if _values.overwrite and not _values.train:
         raise UserError("--overwrite would remove the model that --notrain asks for; give one of them.")
+
+
+def reason_against(values, **changes):
+    """`compatibility.reason_against` of these flags; `changes` are arguments that differ from theirs."""
+    arguments = {
+        "objective": values.objective,
+        "estimator": values.gradient_estimator,
+        "parameters": objective_parameters(values),
+        "num_samples": num_samples(values),
+        "num_resampled": values.resampled,
+        "shares_weights": values.inference == "ladder",
+        "batch_norm": values.batch_norm,
+        "beta_warmup": values.beta_warmup_epochs > 0,
+    }
+    return compatibility.reason_against(**arguments | changes)
+
+
+def objective_parameters(values):
+    """The parameters of `bounds.objective` for these flags, a tuple."""
+    own = [
+        getattr(values, name) for name, owner, owners in _OWNED if owner == "objective" and values.objective in owners
+    ]
+    return tuple(own)
+
+
+def num_samples(values):
+    """The importance samples per image in all: k, times --num_outer for the objectives that have it."""
+    return values.k * (values.num_outer if values.objective in ("miwae", "piwae") else 1)
 
 
 def layer_dims(latent_dims, hidden_dims):
@@ -270,10 +380,15 @@ def _positive_integers(name, text):
     return tuple(int(word) for word in words)
 
 
-def has_paper_layers(values):
-    """Whether the hidden layers are those of the paper."""
+def has_paper_model(values):
+    """Whether networks and gradient are those of the paper, whose results can stand beside these."""
     latent_dims, hidden_dims = layer_dims(values.latent_dims, values.hidden_dims)
-    return hidden_dims == layer_dims(values.latent_dims, "")[1] and len(latent_dims) <= len(_PAPER_HIDDEN_DIMS)
+    paper = {"inference": "bottom_up", "activation": "tanh", "batch_norm": False, "init_from": ""}
+    return (
+        hidden_dims == layer_dims(values.latent_dims, "")[1]
+        and len(latent_dims) <= len(_PAPER_HIDDEN_DIMS)
+        and all(getattr(values, name) == value for name, value in paper.items())
+    )
 
 
 def num_epochs(values):
@@ -288,8 +403,9 @@ def run_flags(values):
     """
     stored = {name: _text(getattr(values, name)) for group in _RUN_GROUPS for name in _groups[group]}
     del stored[{"cosine": "stages", "paper": "epochs"}[values.schedule]]
-    if values.gradient_estimator != "resampled":
-        del stored["resampled"]
+    for name, owner, owners in _OWNED:
+        if getattr(values, owner) not in owners:
+            del stored[name]
     latent, hidden = layer_dims(values.latent_dims, values.hidden_dims)
     stored["latent_dims"] = ",".join(map(str, latent))
     stored["hidden_dims"] = ";".join(",".join(map(str, widths)) for widths in hidden)
@@ -300,7 +416,10 @@ def result_flags(values):
     """The flags that decide what is in results.json, name -> value."""
     texts = run_flags(values)
     sizes = {name: texts[name] for name in ("latent_dims", "hidden_dims")}
-    return {name: getattr(values, name) for name in [*texts, "nll_samples"]} | sizes
+    plain = {name: getattr(values, name) for name in [*texts, "nll_samples"]}
+    # JSON has no infinity.
+    infinite = {name: texts[name] for name, value in plain.items() if isinstance(value, float) and math.isinf(value)}
+    return plain | sizes | infinite
 
 
 def _text(value):
@@ -309,7 +428,10 @@ def _text(value):
 
 def _default_run_dir(values):
     num_layers = len(layer_dims(values.latent_dims, values.hidden_dims)[0])
-    return f"runs/{values.dataset}_{values.objective}_{num_layers}l_k{values.k}_seed{values.seed}"
+    ladder = "_ladder" if values.inference == "ladder" else ""
+    estimator = "" if values.gradient_estimator == "standard" else f"_{values.gradient_estimator}"
+    model = f"{values.objective}{ladder}_{num_layers}l_k{values.k}{estimator}"
+    return f"runs/{values.dataset}_{model}_seed{values.seed}"
 
 
 def choices(name):

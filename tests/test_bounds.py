@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import hypothesis
 import hypothesis.extra.numpy
 import numpy as np
@@ -59,16 +62,6 @@ def test_more_samples_never_lower_the_bound_on_average(log_weights):
     assert np.all(np.mean(without_one, axis=0) <= bounds.iwae_bound(tf.constant(log_weights)).numpy() + 1e-9)
 
 
-@pytest.mark.parametrize("shift", [-1e4, 1e4])
-@pytest.mark.parametrize("objective", bounds.OBJECTIVES)
-def test_bounds_move_with_the_log_weights(objective, shift):
-    log_weights = np.random.default_rng(0).normal(size=(5, 3))
-    bound = bounds.OBJECTIVES[objective]
-    shifted = bound(tf.constant(log_weights + shift)).numpy()
-    np.testing.assert_allclose(shifted, bound(tf.constant(log_weights)).numpy() + shift, rtol=1e-12)
-    assert np.all(np.isfinite(bound(tf.constant(log_weights + shift, tf.float32))))
-
-
 def test_one_sample_makes_both_bounds_the_log_weight():
     log_weights = tf.random.stateless_normal([1, 4], [0, 0])
     np.testing.assert_array_equal(bounds.iwae_bound(log_weights), log_weights[0])
@@ -80,3 +73,99 @@ def test_effective_sample_size_at_its_extremes():
     one_dominates = tf.constant([[0.0, 0.0], [-1e4, -1e4]])
     np.testing.assert_allclose(bounds.effective_sample_size(equal), 6.0, rtol=1e-6)
     np.testing.assert_allclose(bounds.effective_sample_size(one_dominates), 1.0, rtol=1e-6)
+
+
+PARAMETERS = {"iwae": (), "vae": (), "miwae": (3,), "piwae": (3,), "ciwae": (0.3,), "vr": (0.4,), "jackknife": ()}
+
+
+def _weights(num_samples=12, batch=5, seed=0):
+    return tf.constant(np.random.default_rng(seed).normal(scale=2.0, size=(num_samples, batch)))
+
+
+def _value(name, *parameters, log_weights):
+    return bounds.objective(name, *parameters).generative.value(log_weights)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("miwae", 12), ("vae",)),
+        (("miwae", 1), ("iwae",)),
+        (("ciwae", 1.0), ("vae",)),
+        (("ciwae", 0.0), ("iwae",)),
+        (("vr", 0.0), ("iwae",)),
+        (("vr", 1.0), ("vae",)),
+        (("piwae", 3), ("iwae",)),
+    ],
+)
+def test_objectives_that_are_others_in_disguise(one, other):
+    log_weights = _weights()
+    for mine, theirs in zip(bounds.objective(*one).generative, bounds.objective(*other).generative, strict=True):
+        np.testing.assert_allclose(mine(log_weights), theirs(log_weights), rtol=1e-12)
+
+
+def test_miwae_groups_consecutive_samples():
+    log_weights = _weights(12)
+    groups = [bounds.iwae_bound(log_weights[i : i + 4]) for i in (0, 4, 8)]
+    np.testing.assert_allclose(_value("miwae", 3, log_weights=log_weights), np.mean(groups, axis=0))
+    assert bounds.objective("piwae", 3).inference.value(log_weights).numpy() == pytest.approx(np.mean(groups, axis=0))
+
+
+def test_the_renyi_bound_falls_with_alpha_between_maximum_and_elbo():
+    log_weights = _weights()
+    values = [_value("vr", alpha, log_weights=log_weights) for alpha in (-math.inf, -50.0, -2.0, 0.0, 0.5, 0.999, 1.0)]
+    assert all(np.all(a >= b) for a, b in itertools.pairwise(values))
+    np.testing.assert_allclose(values[0], np.max(log_weights, axis=0))
+    np.testing.assert_allclose(values[1], values[0], atol=math.log(12) / 51)
+    np.testing.assert_allclose(values[-2], values[-1], atol=0.01)
+
+
+def test_the_jackknife_against_its_definition():
+    log_weights = _weights(4, 3).numpy()
+    left_out = [bounds.iwae_bound(np.delete(log_weights, i, axis=0)) for i in range(4)]
+    expected = 4 * bounds.iwae_bound(log_weights) - 3 * np.mean(left_out, axis=0)
+    np.testing.assert_allclose(_value("jackknife", log_weights=tf.constant(log_weights)), expected)
+
+
+def test_the_jackknife_removes_the_bias_of_order_one_over_k():
+    """E[L_k] - log E[w] is about -(e^s^2 - 1) / 2k for log-normal weights; the jackknife's error is far below."""
+    scale, k = 0.5, 10
+    log_weights = tf.constant(np.random.default_rng(0).normal(scale=scale, size=(k, 200_000)))
+    exact = scale**2 / 2
+    plain, corrected = (_value(name, log_weights=log_weights).numpy() - exact for name in ("iwae", "jackknife"))
+    assert plain.mean() == pytest.approx(-math.expm1(scale**2) / (2 * k), rel=0.15)
+    assert abs(corrected.mean()) < 5 * corrected.std() / math.sqrt(corrected.size) + 2e-3
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_bounds_move_with_the_weights_and_stay_finite(name):
+    log_weights = _weights()
+    value = _value(name, *PARAMETERS[name], log_weights=log_weights)
+    for shift in (-1e4, 1e4):
+        moved = _value(name, *PARAMETERS[name], log_weights=log_weights + shift)
+        np.testing.assert_allclose(moved, value + shift, atol=1e-6)
+        single = tf.cast(log_weights + shift, tf.float32)
+        assert np.all(np.isfinite(_value(name, *PARAMETERS[name], log_weights=single)))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_path_weights_are_the_first_derivatives_less_the_second(name):
+    """By automatic differentiation: copy i of the weights has only log w_i live, so its derivatives are diagonal."""
+    log_weights = _weights(6, 2)
+    live = tf.eye(6, dtype=tf.float64)[:, :, tf.newaxis]
+    objective = bounds.objective(name, *PARAMETERS[name])
+    for bound in (objective.generative, objective.inference):
+        with tf.GradientTape() as second:
+            second.watch(log_weights)
+            with tf.GradientTape() as first:
+                first.watch(log_weights)
+                copies = live * log_weights + (1.0 - live) * tf.stop_gradient(log_weights)
+                total = tf.add_n([tf.reduce_sum(bound.value(copy)) for copy in tf.unstack(copies)])
+            derivatives = first.gradient(total, log_weights)
+        diagonal = second.gradient(derivatives, log_weights, unconnected_gradients="zero")
+        np.testing.assert_allclose(bound.path_weights(log_weights), derivatives - diagonal, atol=1e-10)
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(ValueError, match="must be one of iwae, vae"):
+        bounds.objective("elbo")

@@ -102,17 +102,18 @@ def test_systematic_resampling_survives_sums_below_one():
 def _paired_t(model, x, estimator, repetitions=400, beta=1.0):
     """t statistics of estimator minus standard gradient on the same samples, for every parameter."""
 
-    @tf.function
-    def difference(key):
+    def difference(i):
+        key = noise.key(i, "paired")
         eps = model.draw_noise(model.num_samples, len(x), key)
         terms, exact = estimators.standard(model, x, eps, beta, key)
         other_terms, other = estimator(model, x, eps, beta, noise.fold_in(key, 1))
         flat = [tf.reshape(a - b, [-1]) for a, b in zip(other, exact, strict=True)]
         return tf.concat(flat, axis=0), tf.reduce_max(tf.abs(terms.log_weights - other_terms.log_weights))
 
-    draws, errors = zip(*(difference(noise.key(i, "paired")) for i in range(repetitions)), strict=True)
-    assert max(errors) < 1e-4  # No estimator changes the value.
-    draws = np.stack(draws).astype(np.float64)
+    repeat = tf.function(lambda n: tf.map_fn(difference, tf.range(n), fn_output_signature=(tf.float32, tf.float32)))
+    draws, errors = repeat(repetitions)
+    assert np.max(errors) < 1e-4  # No estimator changes the value.
+    draws = draws.numpy().astype(np.float64)
     # Differences of the size of float rounding are no bias.
     return draws.mean(axis=0) / (draws.std(axis=0, ddof=1) / np.sqrt(repetitions) + 1e-6)
 
@@ -175,11 +176,10 @@ def _of(network, model, gradients):
 
 
 @pytest.mark.parametrize("estimator", [estimators.stl, estimators.dreg])
-@pytest.mark.parametrize("name", ["iwae", "ciwae"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_path_gradients_vanish_at_the_true_posterior(num_layers, name, estimator):
+def test_path_gradients_vanish_at_the_true_posterior(num_layers, estimator):
     """Every single draw of them; the standard gradient's score function does not."""
-    model, _ = linear_gaussian.build(num_layers, objective=_objective(name), num_samples=6)
+    model, _ = linear_gaussian.build(num_layers, num_samples=6)
     x = linear_gaussian.data()
     path = _of(model.inference, model, _gradients(model, x, estimator))
     standard = _of(model.inference, model, _gradients(model, x, estimators.standard))
@@ -189,9 +189,8 @@ def test_path_gradients_vanish_at_the_true_posterior(num_layers, name, estimator
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("estimator", [estimators.stl, estimators.dreg])
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_the_generative_gradient_is_that_of_every_estimator(num_layers, estimator, name):
-    model, _ = linear_gaussian.build(num_layers, widen=1.3, objective=_objective(name), num_samples=6)
+def test_the_generative_gradient_is_that_of_every_estimator(estimator, name):
+    model, _ = linear_gaussian.build(2, widen=1.3, objective=_objective(name), num_samples=6)
     x = linear_gaussian.data()
     for beta in (1.0, 0.3):
         for exact, other in zip(
@@ -244,8 +243,10 @@ def test_the_wake_phase_narrows_a_proposal_that_is_too_wide():
     assert np.max(np.abs(draws.mean(axis=0) - (1.0 - widen**-2))) < 0.01
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("num_layers", "name"),
+    [(1, "iwae"), (2, "iwae"), (3, "iwae"), (3, "piwae"), (2, "ciwae"), (2, "miwae"), (2, "vr"), (2, "jackknife")],
+)
 def test_dreg_is_unbiased(num_layers, name):
     model, _ = linear_gaussian.build(num_layers, widen=1.5, objective=_objective(name), num_samples=4)
     assert np.max(np.abs(_paired_t(model, linear_gaussian.data(), estimators.dreg, 600))) < 4.7

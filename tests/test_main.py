@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import iwae_tf
-from iwae_tf import bounds, datasets, evaluation, layers, main, networks, noise, options, runs, training
+from iwae_tf import bounds, datasets, evaluation, experiment, layers, main, networks, noise, options, runs, training
 from iwae_tf.errors import UserError
 
 FLAGS = ["--k=3", "--epochs=2", "--max_images=60", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=30"]
@@ -82,13 +82,13 @@ def test_the_stored_active_units_are_those_of_the_loaded_model(finished):
 def test_the_model_is_the_one_that_the_flags_ask_for(objective):
     words = [f"--objective={objective}", "--k=7", "--latent_dims=6,5", "--hidden_dims=9,8;4", "--seed=3"]
     flags = options.parse(["main", *words])
-    mean = np.linspace(0.0, 1.0, 784)
-    model = main._model(flags, mean)
+    images = datasets.load("mnist").first(50)
+    model = experiment.model(flags, images)
     model(tf.zeros([1, 784]))
-    assert model.bound is bounds.OBJECTIVES[objective]
+    assert model.objective.name == objective
     assert (model.num_samples, model.seed, model.inference.latent_dims) == (7, 3, [6, 5])
     p_x, p_z1 = model.generative.conditionals
-    np.testing.assert_array_equal(p_x.logits.bias, layers.output_bias_from_mean(mean))
+    np.testing.assert_array_equal(p_x.logits.bias, layers.output_bias_from_mean(images.train_mean))
     assert [layer.units for layer in (*p_x.hidden, *p_z1.hidden)] == [8, 9, 4]
     assert [layer.units for layer in model.inference.stochastic_layers[0].hidden] == [9, 8]
     same, _ = networks.paper_networks(784, (6, 5), ((9, 8), (4,)), seed=3)
@@ -98,9 +98,9 @@ def test_the_model_is_the_one_that_the_flags_ask_for(objective):
 
 def test_the_plan_is_the_one_that_the_flags_ask_for():
     words = ["--epochs=7", "--learning_rate=0.01", "--batch_size=30", "--adam_epsilon=0.1", "--ema_momentum=0.5"]
-    plan = main._plan(options.parse(["main", *words, "--picture_every=4", "--nojit"]))
+    plan = experiment.plan(options.parse(["main", *words, "--picture_every=4", "--nojit"]))
     assert plan == training.Plan("cosine", 7, 0.01, 30, 0.1, 0.5, 4, False)
-    paper = main._plan(options.parse(["main", "--schedule=paper", "--stages=3"]))
+    paper = experiment.plan(options.parse(["main", "--schedule=paper", "--stages=3"]))
     assert (paper.schedule, paper.epochs, paper.learning_rate) == ("paper", 13, 1e-3)
 
 
@@ -223,3 +223,48 @@ def test_a_folder_without_a_trained_model_cannot_be_loaded(tmp_path):
 def test_results_are_plain_json(finished):
     _, run = finished
     assert json.loads(run.results.read_text()) == run.read_results()
+
+
+def test_a_run_starts_from_another_models_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*FLAGS, "--nojit", "--noevaluate", "--noexport"]
+    main.main(["main", *words, "--objective=vae", "--run_dir=vae"])
+    trained = iwae_tf.load("vae")
+    flags = options.parse(["main", *words, "--init_from=vae"])
+    model = experiment.model(flags, datasets.load("mnist").first(60), 3)
+    experiment.initialise(model, flags)
+    for ours, theirs in zip(model.weights, trained.weights, strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+    main.main(["main", *words, "--init_from=vae", "--run_dir=iwae", "--epochs=1", "--learning_rate=1e-9"])
+    x = np.zeros([3, 784], np.float32)
+    np.testing.assert_allclose(iwae_tf.load("iwae")(x), model(x), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["--init_from=nowhere"], "not a run directory"), (["--latent_dims=5,2"], "other layers")]
+)
+def test_what_a_run_cannot_start_from_is_refused(finished, words, message, tmp_path):
+    _, run = finished
+    flags = [*FLAGS, f"--init_from={run.path}", *words, f"--run_dir={tmp_path / 'new'}"]
+    with pytest.raises(UserError, match=message):
+        main.main(["main", *flags])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--objective=piwae", "--num_outer=2", "--gradient_estimator=dreg"],
+        ["--inference=ladder", "--batch_norm", "--beta_warmup_epochs=1", "--activation=leaky_relu"],
+        ["--objective=vr", "--alpha=-inf"],
+    ],
+)
+def test_other_models_run_to_the_end(words, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    main.main(["main", *FLAGS, "--nojit", *words, f"--run_dir={run_dir}"])
+    assert "test NLL" in capsys.readouterr().out
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["elbo"] <= results["iwae_bound"]["mean"] <= -results["nll"]["mean"] + 1.0
+    saved = tf.saved_model.load(str(run_dir / "saved_model"))
+    x = tf.zeros([3, 784])
+    assert saved.signatures["encode"](x=x, seed=tf.constant([0, 1]))["mean"].shape == (3, 4)

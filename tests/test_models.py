@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import linear_gaussian
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import tensorflow as tf
 from linear_gaussian import BATCH, LATENT_DIMS, NUM_SAMPLES, assert_mean
 
-from iwae_tf import bounds, models, networks, noise
+from iwae_tf import bounds, layers, models, networks, noise
 
 
 def _paper_model(num_layers=2, **kwargs):
@@ -143,9 +145,12 @@ def test_wrong_arguments_are_refused():
     inference, generative = networks.paper_networks(13)
     for wrong, message in (
         ({"objective": "elbo"}, "must be one of iwae, vae"),
-        ({"gradient_estimator": "none"}, "must be one of standard, resampled"),
+        ({"gradient_estimator": "none"}, "must be one of standard, stl"),
         ({"num_samples": 0}, "at least 1"),
-        ({"gradient_estimator": "resampled", "num_samples": 5, "num_resampled": 6}, "from 1 to num_samples, 5"),
+        (
+            {"gradient_estimator": "resampled", "num_samples": 5, "num_resampled": 6},
+            "from 1 to the number of samples, 5",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             models.ImportanceWeightedAutoencoder(inference, generative, **wrong)
@@ -174,3 +179,84 @@ def _mean_log_p(model):
         matrix = layer.matrix.numpy().astype(np.float64)
         covariance = matrix.T @ covariance @ matrix + np.diag(np.exp(2.0 * layer.log_scale.numpy().astype(np.float64)))
     return -0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * covariance)[1]
+
+
+@pytest.mark.parametrize("kind", ["array", "dataset"])
+def test_grey_pixels_are_refused(kind):
+    model = _paper_model(1, num_samples=2)
+    model.compile(optimizer="adam", jit_compile=False)
+    grey = np.random.default_rng(0).random([8, 784]).astype(np.float32)
+    with pytest.raises(ValueError, match="binarise"):
+        model.fit(grey if kind == "array" else tf.data.Dataset.from_tensor_slices(grey).batch(4), verbose=0)
+
+
+def test_a_warm_up_changes_the_gradient_and_not_what_is_measured():
+    terms = models.LogWeightTerms(tf.constant([[-5.0]]), [tf.constant([[-2.0]])], [tf.constant([[-1.0]])])
+    assert float(terms.log_weights[0, 0]) == -6.0
+    assert float(terms.log_weights_at(0.25)[0, 0]) == -5.25
+
+
+def _ladder(**kwargs):
+    inference, generative = networks.paper_networks(
+        7, (4, 3, 2), ((6,), (5,), (4,)), inference="ladder", output_bias=np.linspace(-1.0, 1.0, 7), **kwargs
+    )
+    model = models.ImportanceWeightedAutoencoder(inference, generative, num_samples=5)
+    model(tf.zeros([1, 7]))
+    return model, (np.random.default_rng(0).random([6, 7]) < 0.5).astype(np.float32)
+
+
+def test_the_ladder_samples_from_the_distributions_that_it_gives():
+    model, x = _ladder()
+    eps = model.draw_noise(5, 6, noise.key(0, "test"))
+    z, q = model.inference(x, eps)
+    again = model.inference.distributions(x, z)
+    assert [sample.shape for sample in z] == [(5, 6, 4), (5, 6, 3), (5, 6, 2)]
+    for q_l, other, z_l, epsilon in zip(q, again, z, eps, strict=True):
+        np.testing.assert_allclose(q_l.mean() + q_l.stddev() * epsilon, z_l, atol=1e-5)
+        np.testing.assert_allclose(other.log_prob(z_l), q_l.log_prob(z_l), atol=1e-4)
+
+
+def test_the_ladder_merges_by_precision():
+    first = layers.tfd.MultivariateNormalDiag(tf.constant([[1.0, 2.0]]), tf.constant([[0.5, 1.0]]))
+    second = layers.tfd.MultivariateNormalDiag(tf.constant([[[3.0, -2.0]]]), tf.constant([[[1.0, 1.0]]]))
+    merged = layers.precision_weighted(first, second)
+    np.testing.assert_allclose(merged.mean(), [[[(4.0 * 1.0 + 3.0) / 5.0, 0.0]]], rtol=1e-6)
+    np.testing.assert_allclose(merged.variance(), [[[1.0 / 5.0, 0.5]]], rtol=1e-6)
+
+
+def test_the_ladder_shares_the_generative_layers_and_counts_them_once():
+    model, _ = _ladder()
+    assert model.inference.conditionals[0] is model.generative.conditionals[1]
+    assert len({id(variable) for variable in model.trainable_variables}) == len(model.trainable_variables)
+    shared = {id(v) for v in model.inference.trainable_variables} & {
+        id(v) for v in model.generative.trainable_variables
+    }
+    assert len(shared) == sum(len(layer.trainable_variables) for layer in model.inference.conditionals)
+
+
+def test_the_ladders_weights_are_unbiased_for_the_likelihood():
+    """E[w] = p(x) for every x: summed over all 2^7 images it is one, whatever the proposal."""
+    model, _ = _ladder()
+    every = np.array(list(itertools.product([0.0, 1.0], repeat=7)), np.float32)
+    draw = tf.function(lambda key: tf.reduce_sum(tf.exp(bounds.iwae_bound(model.log_weights(every, 50, key)))))
+    totals = np.array([draw(noise.key(i, "test")) for i in range(200)])
+    assert abs(totals.mean() - 1.0) < 4.5 * totals.std(ddof=1) / np.sqrt(200)
+
+
+def test_batch_normalisation_uses_the_batch_in_training_and_its_averages_afterwards():
+    model, x = _ladder(batch_norm=True)
+    eps = model.draw_noise(5, 6, noise.key(0, "test"))
+    moving = [v for v in model.non_trainable_variables if "moving_mean" in v.path]
+    before = [v.numpy() for v in moving]
+    trained = model.log_weight_terms(x, eps, training=True).log_weights
+    assert all(np.any(v.numpy() != old) for v, old in zip(moving, before, strict=True))
+    halves = [model.log_weight_terms(x[i : i + 3], [e[:, i : i + 3] for e in eps]).log_weights for i in (0, 3)]
+    measured = model.log_weight_terms(x, eps).log_weights
+    np.testing.assert_allclose(tf.concat(halves, axis=1), measured, atol=1e-4)
+    assert np.max(np.abs(trained - measured)) > 1e-2
+
+
+def test_batch_normalisation_refuses_estimators_that_need_independent_samples():
+    pair = networks.paper_networks(7, (4,), ((6,),), batch_norm=True)
+    with pytest.raises(ValueError, match="couples"):
+        models.ImportanceWeightedAutoencoder(*pair, gradient_estimator="dreg")

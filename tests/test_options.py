@@ -1,10 +1,12 @@
+import json
 import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
-from iwae_tf import bounds, datasets, estimators, options, published, training
+from iwae_tf import bounds, datasets, estimators, networks, options, published, training
 from iwae_tf.errors import UserError
 
 FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "flags").rglob("*.flags"))
@@ -37,6 +39,8 @@ def test_nothing_is_left_over_from_an_earlier_command_line():
 def test_choices_are_those_that_the_code_has():
     assert options.choices("objective") == tuple(bounds.OBJECTIVES)
     assert options.choices("gradient_estimator") == tuple(estimators.GRADIENT_ESTIMATORS)
+    assert options.choices("inference") == tuple(networks.INFERENCE)
+    assert all(callable(keras.activations.get(name)) for name in options.choices("activation"))
     assert options.choices("schedule") == training.SCHEDULES
     assert options.choices("dataset") == tuple(datasets.DATASETS)
 
@@ -85,7 +89,7 @@ def test_there_is_a_flagfile_for_each_published_cell():
         (["train"], "'train' belongs to no flag"),
         (["--samples=5"], "Unknown command line flag 'samples'"),
         (["--dataset=mnits"], "should be one of <mnist>"),
-        (["--objective=elbo"], "should be one of <iwae|vae>"),
+        (["--objective=elbo"], "should be one of <iwae|vae|"),
         (["--batch_size=-1"], "--batch_size=-1"),
         (["--learning_rate=-1"], "must be a positive number"),
         (["--learning_rate=nan"], "must be a positive number"),
@@ -102,9 +106,19 @@ def test_there_is_a_flagfile_for_each_published_cell():
         (["--flagfile=" + sys.executable], "decode"),
         (["--schedule=paper", "--epochs=5"], "--epochs has no meaning with --schedule=paper"),
         (["--stages=5"], "--stages has no meaning with --schedule=cosine"),
-        (["--resampled=5"], "needs --gradient_estimator=resampled"),
-        (["--gradient_estimator=resampled", "--k=3"], "--resampled=5 is more than --k=3"),
+        (["--resampled=5"], "has no meaning with --gradient_estimator=standard"),
+        (["--gradient_estimator=resampled", "--k=3"], "--resampled=5 is more than the 3 samples"),
         (["--overwrite", "--notrain"], "give one of them"),
+        (["--alpha=0.3"], "--alpha has no meaning with --objective=iwae"),
+        (["--objective=vr", "--alpha=nan"], "no order of a Renyi bound"),
+        (["--objective=ciwae", "--ciwae_beta=1.5"], "--ciwae_beta"),
+        (["--objective=jackknife", "--k=1"], "at least 2 samples"),
+        (["--objective=piwae", "--inference=ladder"], "share weights"),
+        (["--gradient_estimator=rws", "--objective=vae"], "does not serve the objective vae"),
+        (["--gradient_estimator=rws", "--beta_warmup_epochs=3"], "does not go with a beta warm-up"),
+        (["--gradient_estimator=resampled", "--objective=jackknife"], "can be negative"),
+        (["--gradient_estimator=dreg", "--objective=vr", "--alpha=-inf"], "jump"),
+        (["--gradient_estimator=dreg", "--batch_norm"], "couples"),
         (["--nll_samples=3000000000"], "--nll_samples=3000000000"),
     ],
 )
@@ -150,3 +164,17 @@ def test_importing_the_package_adds_no_flags():
     code = "from absl import flags; import iwae_tf.main; print('k' in flags.FLAGS, 'run_dir' in flags.FLAGS)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output == "False False\n"
+
+
+def test_samples_in_all_and_the_objectives_parameters():
+    flags = parse("--objective=miwae", "--num_outer=3", "--k=4")
+    assert (options.num_samples(flags), options.objective_parameters(flags)) == (12, (3,))
+    assert "num_outer" in options.run_flags(flags)
+    assert options.num_samples(parse("--k=4")) == 4
+    assert "num_outer" not in options.run_flags(parse("--k=4"))
+
+
+def test_an_infinite_order_can_be_stored():
+    flags = parse("--objective=vr", "--alpha=-inf")
+    assert json.loads(json.dumps(options.result_flags(flags), allow_nan=False))["alpha"] == "-inf"
+    assert options.run_flags(flags)["alpha"] == "-inf"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from iwae_tf import schedules
 
@@ -20,3 +21,9 @@ def test_the_papers_stages(stage, first, last):
     np.testing.assert_allclose(schedules.paper(np.array([first, last]), 1e-3), expected, rtol=1e-5)
     by_step = schedules.PaperSchedule(1e-3, steps_per_epoch=7)
     np.testing.assert_allclose([by_step(7 * first), by_step(7 * last + 6)], expected, rtol=1e-5)
+
+
+def test_the_warm_up_grows_from_zero_to_one():
+    values = schedules.warmup(tf.range(6), 4)
+    np.testing.assert_allclose(values, [0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
+    assert float(schedules.warmup(tf.constant(3), 0)) == 1.0

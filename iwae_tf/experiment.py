@@ -1,0 +1,152 @@
+"""From a run's flags to its model and training plan, and what the commands of the package share.
+
+TensorFlow is imported by the functions that need it, so that `--help` and errors answer at once.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+
+import numpy as np
+
+from iwae_tf import options, runs
+from iwae_tf.errors import UserError
+
+
+def load(run_dir, trained=True):
+    """Gives back the model of a run directory; see `iwae_tf.load`.
+
+    Args:
+      run_dir: a run directory.
+      trained: if False, the model has the weights that the run began with, but for --init_from.
+
+    Raises:
+      UserError: no run directory, or nothing is trained yet.
+    """
+    from iwae_tf import datasets, training
+
+    run = runs.RunDirectory(run_dir)
+    flags = read_flags(run)
+    built = model(flags, None if trained else datasets.load(flags.dataset))
+    training.prepare(built, plan(flags))
+    if trained:
+        if not training.restore(built, run):
+            raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
+        training.use_averages(built)
+    return built
+
+
+def read_flags(run):
+    """Returns the flags of a `runs.RunDirectory`, as `options.parse` does."""
+    return options.parse(["load", *(f"--{name}={value}" for name, value in run.read_flags().items())])
+
+
+def model(flags, images=None, steps_per_epoch=0):
+    """Builds the model of these flags.
+
+    Args:
+      flags: as `options.parse` returns them.
+      images: `datasets.Images`, whose mean sets the decoder's output bias; None where weights are to be restored.
+      steps_per_epoch: training steps in an epoch, for the warm-up.
+
+    Returns:
+      An `ImportanceWeightedAutoencoder`.
+    """
+    from iwae_tf import bounds, datasets, layers, models, networks
+
+    latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
+    inference, generative = networks.paper_networks(
+        int(np.prod(datasets.DATASETS[flags.dataset].image_shape)),
+        latent_dims,
+        hidden_dims,
+        inference=flags.inference,
+        output_bias=None if images is None else layers.output_bias_from_mean(images.train_mean),
+        seed=flags.seed,
+        activation=flags.activation,
+        batch_norm=flags.batch_norm,
+    )
+    return models.ImportanceWeightedAutoencoder(
+        inference,
+        generative,
+        objective=bounds.objective(flags.objective, *options.objective_parameters(flags)),
+        gradient_estimator=flags.gradient_estimator,
+        num_samples=options.num_samples(flags),
+        num_resampled=flags.resampled,
+        beta_warmup_steps=flags.beta_warmup_epochs * steps_per_epoch,
+        seed=flags.seed,
+    )
+
+
+def initialise(built, flags):
+    """Gives a new model the weights of the trained model in --init_from.
+
+    Raises:
+      UserError: there is none, or it has other layers.
+    """
+    import tensorflow as tf
+
+    source = load(flags.init_from)
+    built(tf.zeros([1, built.generative.event_size]))
+    ours, theirs = ([tuple(weight.shape) for weight in one.variables_of_networks] for one in (built, source))
+    if ours != theirs:
+        raise UserError(
+            f"The model in --init_from={flags.init_from} has other layers; give its --latent_dims, --hidden_dims, "
+            "--inference and --batch_norm."
+        )
+    for variable, other in zip(built.variables_of_networks, source.variables_of_networks, strict=True):
+        variable.assign(other)
+
+
+def plan(flags):
+    """Returns the `training.Plan` of these flags."""
+    from iwae_tf import training
+
+    return training.Plan(
+        schedule=flags.schedule,
+        epochs=options.num_epochs(flags),
+        learning_rate=flags.learning_rate,
+        batch_size=flags.batch_size,
+        adam_epsilon=flags.adam_epsilon,
+        ema_momentum=flags.ema_momentum,
+        picture_every=flags.picture_every,
+        jit=flags.jit,
+    )
+
+
+def import_tensorflow_quietly():
+    """Imports TensorFlow without its start-up messages, which would bury what the program prints.
+
+    Some of them come before any setting is read, so standard error is set aside; it is shown if the import fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as set_aside:
+        standard_error = os.dup(2)
+        os.dup2(set_aside.fileno(), 2)
+        try:
+            import tensorflow as tf
+            import tensorflow_probability  # noqa: F401
+        except BaseException:
+            set_aside.seek(0)
+            os.write(standard_error, set_aside.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+    tf.get_logger().setLevel("ERROR")
+
+
+def run_command(main, interrupted):
+    """Runs a command: errors that a user can mend are one line and exit status 1.
+
+    Args:
+      main: a function of the command line.
+      interrupted: what to say after Ctrl-C.
+    """
+    try:
+        main(sys.argv)
+    except UserError as error:
+        sys.exit(f"iwae_tf: {error}")
+    except KeyboardInterrupt:
+        print(f"\niwae_tf: interrupted; {interrupted}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,76 @@
+"""The command that measures gradient estimators."""
+
+import json
+
+import linear_gaussian
+import numpy as np
+import pytest
+
+from iwae_tf import gradients, main
+from iwae_tf.errors import UserError
+
+
+def _measure(estimator, widen=1.5, draws=300, **kwargs):
+    model, _ = linear_gaussian.build(1, widen=widen, num_samples=4, gradient_estimator=estimator, **kwargs)
+    model.compile(jit_compile=False)
+    return gradients.measure(model, linear_gaussian.data(), draws)
+
+
+def test_the_biased_estimator_is_found_and_the_unbiased_one_is_not():
+    assert abs(_measure("dreg")["inference"].bias_t) < 4.5
+    assert abs(_measure("stl")["inference"].bias_t) > 8.0
+    assert abs(_measure("stl")["generative"].bias_t) < 1.0  # It is the standard gradient, up to rounding.
+
+
+def test_near_the_true_posterior_dreg_has_less_variance():
+    standard, dreg = (_measure(name, widen=1.05)["inference"] for name in ("standard", "dreg"))
+    assert standard.bias_t is None
+    assert dreg.variance < 0.2 * standard.variance
+    assert dreg.signal_to_noise > standard.signal_to_noise
+
+
+def test_variance_falls_with_the_number_of_images():
+    """The gradient is a mean over images; the same image nine times has a ninth of the variance."""
+    model, _ = linear_gaussian.build(1, widen=1.3, num_samples=4)
+    model.compile(jit_compile=False)
+    x = linear_gaussian.data(batch=1)
+    one, nine = (gradients.measure(model, np.repeat(x, n, axis=0), 400)["generative"].variance for n in (1, 9))
+    assert one / nine == pytest.approx(9.0, rel=0.25)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--k=2",
+        "--epochs=1",
+        "--max_images=40",
+        "--batch_size=20",
+        "--latent_dims=3",
+        "--hidden_dims=8",
+        "--nojit",
+    ]
+    main.main(["main", *words, "--run_dir=run", "--noevaluate", "--noexport"])
+    gradients.main(["gradients", "--run_dir=run", "--k=1,3", "--draws=12", "--images=5"])
+    record = json.loads((tmp_path / "run" / "gradients.json").read_text())
+    kinds = {(row["network"], row["k"], row["estimator"]) for row in record["rows"]}
+    assert len(kinds) == len(record["rows"]) == 2 * 2 * 5
+    assert all(row["variance"] > 0.0 for row in record["rows"])
+    assert (tmp_path / "run" / "figures" / "gradients.png").stat().st_size > 10_000
+    assert "wake" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--run_dir is missing"),
+        (["--run_dir=nowhere"], "is not a run directory"),
+        (["--run_dir=x", "--k=0"], "no list of positive integers"),
+        (["--run_dir=x", "k=5"], "belongs to no flag"),
+        (["--run_dir=x", "--drawz=3"], "drawz"),
+    ],
+)
+def test_bad_input_is_refused(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gradients._values.unparse_flags()
+    with pytest.raises(UserError, match=message):
+        gradients.main(["gradients", *words])
