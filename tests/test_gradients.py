@@ -10,7 +10,7 @@ from iwae_tf import gradients, main
 from iwae_tf.errors import UserError
 
 
-def _measure(estimator, widen=1.5, draws=300, **kwargs):
+def _measure(estimator, widen=1.5, draws=200, **kwargs):
     model, _ = linear_gaussian.build(1, widen=widen, num_samples=4, gradient_estimator=estimator, **kwargs)
     model.compile(jit_compile=False)
     return gradients.measure(model, linear_gaussian.data(), draws)
