@@ -77,6 +77,9 @@ def save_gradients(path, rows):
                 points = [(row["k"], row[quantity]) for row in of_network if row["estimator"] == estimator]
                 axes[line, column].plot(*zip(*points, strict=True), marker="o", label=estimator)
             axes[line, column].set(xscale="log", yscale="log", title=f"{network} network", ylabel=label, xlabel="k")
+            samples = sorted({row["k"] for row in of_network})
+            axes[line, column].set_xticks(samples, labels=samples)
+            axes[line, column].xaxis.minorticks_off()
             axes[line, column].grid(alpha=0.3)
-    axes[0, 0].legend()
+    axes[0, 1].legend()
     figure.savefig(path, dpi=120)
