@@ -2,8 +2,8 @@
 
 An estimator is a function `(model, x, eps, beta, key) -> (terms, gradients)`:
 
-  model: has `objective` (a `bounds.Objective`), `inference`, `generative`, `log_weight_terms`, `trainable_variables`
-    and `num_resampled`.
+  model: has `objective` (a `bounds.Objective`), `inference`, `generative`, `log_weight_terms`, `terms_at`,
+    `trainable_variables` and `num_resampled`.
   x: float tensor [batch, event].
   eps: standard normal tensors [num_samples, batch, d_l], one per stochastic layer.
   beta: weight of log p(z) - log q(z | x) within log w, 1 but for the warm-up; a float scalar.

@@ -62,12 +62,14 @@ def main(argv):
     x = datasets.fixed_binarization(images, "test")
     rows, start = [], time.monotonic()
     line = progress.StatusLine()
-    cases = [(k, name) for k in flags.k for name in _served(run_flags, k, flags.resampled)]
-    for done, (k, name) in enumerate(cases):
-        line.update(lambda done=done: f"{done} of {len(cases)} measured")
-        model = _with(source, run_flags, k, name, flags.resampled)
-        for network, moments in measure(model, x, flags.draws, flags.seed).items():
-            rows.append({"estimator": name, "k": k, "network": network, **moments._asdict()})
+    for k in flags.k:
+        line.keep(f"measuring k = {k}; compiling takes some seconds")
+        at_k = types.SimpleNamespace(**{**vars(run_flags), "k": k})
+        model = _with_samples(source, at_k, flags.resampled)
+        measured = measure(model, _served(at_k, model.num_resampled), x, flags.draws, flags.seed)
+        for name, of_networks in measured.items():
+            for network, moments in of_networks.items():
+                rows.append({"estimator": name, "k": k, "network": network, **moments._asdict()})
     state = "untrained" if flags.fresh else "trained"
     print(f"{state} model of {run.path}, {flags.draws} draws of {len(x)} images, seed {flags.seed}:")
     print(table(rows))
@@ -78,56 +80,85 @@ def main(argv):
     figures.save_gradients(run.figures / "gradients.png", rows)
 
 
-def measure(model, x, draws, seed=0):
-    """Measures a model's estimator against the standard one.
+def measure(model, names, x, draws, seed=0):
+    """Measures estimators of one model's gradient against the standard one, all on the same samples.
 
     Args:
       model: a built `ImportanceWeightedAutoencoder`.
+      names: from `estimators.GRADIENT_ESTIMATORS`, which the model's objective and networks admit.
       x: float array [batch, event].
-      draws: how many gradients to draw.
+      draws: how many gradients to draw of each.
       seed: seed of the draws.
 
     Returns:
-      Network ("inference", "generative") -> `Moments`.
+      Name -> network ("inference", "generative") -> `Moments`.
     """
     import tensorflow as tf
 
     from iwae_tf import estimators, noise
 
     x = tf.constant(x)
+    names = ["standard", *(name for name in names if name != "standard")]
 
     @tf.function(jit_compile=model.jit_compile)
     def draw(key):
+        """For each network [estimators, parameters]."""
         eps = model.draw_noise(model.num_samples, len(x), key)
-        pair = [one(model, x, eps, 1.0, noise.fold_in(key, 1))[1] for one in (estimators.standard, model.estimator)]
-        return [tf.concat([_flat(model, network, gradients) for gradients in pair], axis=0) for network in _NETWORKS]
+        own = noise.fold_in(key, 1)
+        gradients = [estimators.GRADIENT_ESTIMATORS[name](model, x, eps, 1.0, own)[1] for name in names]
+        return [tf.stack([_flat(model, network, one) for one in gradients]) for network in _NETWORKS]
 
-    sums = None
-    directions = [
-        np.mean(parts, axis=0)
-        for parts in zip(*(_pairs(draw, noise.key(seed, "direction", i)) for i in range(draws // 4)), strict=True)
-    ]
-    projections = []
-    for i in range(draws):
-        pairs = _pairs(draw, noise.key(seed, "gradients", i))
-        own = [pair[1] for pair in pairs]
-        projections.append(
-            [(pair[1] - pair[0]) @ direction[0] for pair, direction in zip(pairs, directions, strict=True)]
-        )
-        new = [np.stack([gradient, gradient**2]) for gradient in own]
-        sums = new if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
-    is_standard = model.estimator is estimators.standard
-    return {
-        network: _moments(total / draws, draws, projected, direction[0], is_standard)
-        for network, total, projected, direction in zip(
-            _NETWORKS, sums, np.transpose(projections), directions, strict=True
-        )
-    }
+    def drawn(purpose, count):
+        for i in range(count):
+            yield [part.numpy().astype(np.float64) for part in draw(noise.key(seed, purpose, i))]
+
+    # A quarter as many draws of their own tell the direction along which biases are looked for.
+    standard = [[of_network[0] for of_network in parts] for parts in drawn("direction", draws // 4)]
+    sums = [_Sums(np.mean(of_network, axis=0)) for of_network in zip(*standard, strict=True)]
+    for parts in drawn("gradients", draws):
+        for of_network, gradients in zip(sums, parts, strict=True):
+            of_network.add(gradients)
+    measured = {network: of_network.moments() for network, of_network in zip(_NETWORKS, sums, strict=True)}
+    return {name: {network: measured[network][i] for network in _NETWORKS} for i, name in enumerate(names)}
 
 
-def _pairs(draw, key):
-    """[standard, other] of each network, float64."""
-    return [part.numpy().astype(np.float64).reshape(2, -1) for part in draw(key)]
+class _Sums:
+    """Sums over the draws of one network's gradients, the standard estimator's first."""
+
+    def __init__(self, direction):
+        self._direction = direction
+        self._sum = self._sum_of_squares = 0.0
+        self._projected = []
+
+    def add(self, gradients):
+        """Adds a draw, [estimators, parameters]."""
+        self._sum = self._sum + gradients
+        self._sum_of_squares = self._sum_of_squares + gradients**2
+        self._projected.append((gradients - gradients[0]) @ self._direction)
+
+    def moments(self):
+        """Returns the `Moments` of each estimator."""
+        draws = len(self._projected)
+        mean = self._sum / draws
+        variance = np.maximum(self._sum_of_squares / draws - mean**2, 0.0) * draws / (draws - 1)
+        squared_length = self._direction @ self._direction
+        bias = np.mean(self._projected, axis=0)
+        # Rounding alone makes differences where two estimators agree.
+        stderr = np.maximum(np.std(self._projected, axis=0, ddof=1) / np.sqrt(draws), 1e-5 * squared_length)
+        return [
+            Moments(
+                float(bias[i] / stderr[i]) if i else None,
+                float(bias[i] / squared_length) if i else None,
+                float(variance[i].mean()),
+                _signal_to_noise(mean[i], variance[i]),
+            )
+            for i in range(len(mean))
+        ]
+
+
+def _signal_to_noise(mean, variance):
+    noisy = variance > 0.0
+    return float(np.mean(np.abs(mean[noisy]) / np.sqrt(variance[noisy]))) if noisy.any() else 0.0
 
 
 def _flat(model, network, gradients):
@@ -137,25 +168,6 @@ def _flat(model, network, gradients):
     own = {id(variable) for variable in getattr(model, network).trainable_variables}
     return tf.concat(
         [tf.reshape(g, [-1]) for v, g in zip(model.trainable_variables, gradients, strict=True) if id(v) in own], axis=0
-    )
-
-
-def _moments(means, draws, projected, direction, is_standard):
-    mean, mean_square = means
-    variance = np.maximum(mean_square - mean**2, 0.0) * draws / (draws - 1)
-    used = variance > 0.0
-    signal_to_noise = float(np.mean(np.abs(mean[used]) / np.sqrt(variance[used]))) if used.any() else 0.0
-    if is_standard:
-        return Moments(None, None, float(variance.mean()), signal_to_noise)
-    stderr = projected.std(ddof=1) / np.sqrt(draws)
-    # Rounding alone makes differences where two estimators agree.
-    rounding = 1e-5 * (direction @ direction)
-    bias = float(projected.mean())
-    return Moments(
-        float(bias / max(stderr, rounding)),
-        bias / float(direction @ direction),
-        float(variance.mean()),
-        signal_to_noise,
     )
 
 
@@ -175,28 +187,25 @@ def table(rows):
     return "\n".join(lines)
 
 
-def _served(run_flags, k, resampled):
-    """The estimators that go with the run's objective and networks at this k."""
-    changed = types.SimpleNamespace(**{**vars(run_flags), "k": k})
+def _served(flags, num_resampled):
+    """The estimators that go with these flags' objective and networks."""
     return [
         name
         for name in compatibility.SERVES
-        if not options.reason_against(changed, estimator=name, num_resampled=min(k, resampled))
+        if not options.reason_against(flags, estimator=name, num_resampled=num_resampled)
     ]
 
 
-def _with(source, run_flags, k, estimator, resampled):
-    """The source's networks with another number of samples and another estimator."""
+def _with_samples(source, flags, resampled):
+    """The source's networks with the objective and the number of samples of these flags."""
     from iwae_tf import bounds, models
 
-    changed = types.SimpleNamespace(**{**vars(run_flags), "k": k})
     model = models.ImportanceWeightedAutoencoder(
         source.inference,
         source.generative,
-        objective=bounds.objective(run_flags.objective, *options.objective_parameters(changed)),
-        gradient_estimator=estimator,
-        num_samples=options.num_samples(changed),
-        num_resampled=min(k, resampled),
+        objective=bounds.objective(flags.objective, *options.objective_parameters(flags)),
+        num_samples=options.num_samples(flags),
+        num_resampled=min(options.num_samples(flags), resampled),
     )
     model.compile(jit_compile=source.jit_compile)
     return model
@@ -204,15 +213,7 @@ def _with(source, run_flags, k, estimator, resampled):
 
 def _parse(argv):
     """Reads the flags; raises a UserError for bad ones."""
-    if any(word in ("--help", "-h") for word in argv):
-        print(f"{__doc__}\n{_values.get_help()}")
-        raise SystemExit(0)
-    try:
-        words = _values(argv)[1:]
-    except absl_flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from error
-    if words:
-        raise UserError(f"{words[0]!r} belongs to no flag; see --help.")
+    options.read(_values, argv, help_text=lambda: f"{__doc__}\n{_values.get_help()}")
     if not _values.run_dir:
         raise UserError("--run_dir is missing: name the run whose model is to be measured.")
     if not _values.k or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in _values.k):

@@ -190,9 +190,10 @@ _training(flags.DEFINE_float, "adam_epsilon", 1e-4, "Adam's epsilon; the paper h
 _training(
     flags.DEFINE_float,
     "ema_momentum",
-    0.999,
+    None,
     "The weights that are evaluated and exported are averaged over training with this momentum, but "
-    "over no more than a tenth of it; 0 takes the last.",
+    "over no more than a tenth of it; 0 takes the last. By default 0.999, and 0 with --batch_norm, whose statistics "
+    "are those of the last weights.",
 )
 _training(
     flags.DEFINE_string,
@@ -257,7 +258,10 @@ for _name in ("learning_rate", "adam_epsilon"):
         flag_values=_values,
     )
 flags.register_validator(
-    "ema_momentum", lambda value: 0.0 <= value < 1.0, "must be at least 0 and less than 1", flag_values=_values
+    "ema_momentum",
+    lambda value: value is None or 0.0 <= value < 1.0,
+    "must be at least 0 and less than 1",
+    flag_values=_values,
 )
 
 
@@ -274,25 +278,42 @@ def parse(argv):
       UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that belong to no flag.
       SystemExit: with status 0, after printing the help.
     """
+    read(_values, argv, _help)
+    _refuse_contradictions()
+    values = types.SimpleNamespace(**{name: _values[name].value for names in _groups.values() for name in names})
+    if values.learning_rate is None:
+        values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[values.schedule]
+    if values.ema_momentum is None:
+        values.ema_momentum = 0.0 if values.batch_norm else 0.999
+    values.run_dir = values.run_dir or _default_run_dir(values)
+    return values
+
+
+def read(values, argv, help_text):
+    """Reads a command line into flag values.
+
+    Args:
+      values: an absl `FlagValues`; what it held is forgotten.
+      argv: the program's name and its arguments.
+      help_text: a function that returns what --help prints.
+
+    Raises:
+      UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that belong to no flag.
+      SystemExit: with status 0, after printing the help.
+    """
     if set(argv[1:]) & {"--help", "-h", "-help", "--helpfull", "--helpshort", "-?"}:
-        print(_help())
+        print(help_text())
         sys.exit(0)
     try:
-        for name in _values:
-            _values[name].unparse()
-        words = _values(argv)[1:]
+        for name in values:
+            values[name].unparse()
+        words = values(argv)[1:]
     except (flags.Error, OSError, UnicodeDecodeError) as error:
         hint = " See --help for the flags." if isinstance(error, flags.UnrecognizedFlagError) else ""
         raise UserError(" ".join(str(error).split()) + hint) from error
     if words:
         hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
         raise UserError(f"{words[0]!r} belongs to no flag{hint}")
-    _refuse_contradictions()
-    values = types.SimpleNamespace(**{name: _values[name].value for names in _groups.values() for name in names})
-    if values.learning_rate is None:
-        values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[values.schedule]
-    values.run_dir = values.run_dir or _default_run_dir(values)
-    return values
 
 
 def _refuse_contradictions():
@@ -312,6 +333,11 @@ def _refuse_contradictions():
         raise UserError(
             f"--resampled={_values.resampled} is more than the {num_samples(_values)} samples that are drawn; give a "
             "smaller one."
+        )
+    if _values.batch_norm and _values.ema_momentum:
+        raise UserError(
+            f"--ema_momentum={_values.ema_momentum} would average the weights, but not the statistics of --batch_norm, "
+            "which are those of the last weights: leave it out."
         )
     reason = reason_against(_values)
     if reason:

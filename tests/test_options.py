@@ -96,6 +96,7 @@ def test_there_is_a_flagfile_for_each_published_cell():
         (["--learning_rate=inf"], "must be a positive number"),
         (["--adam_epsilon=0"], "must be a positive number"),
         (["--ema_momentum=1"], "less than 1"),
+        (["--batch_norm", "--ema_momentum=0.9"], "statistics of --batch_norm"),
         (["--stages=9"], "--stages=9"),
         (["--seed=-1"], "--seed=-1"),
         (["--latent_dims=50,"], "no list of positive integers"),
