@@ -164,7 +164,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
           ValueError: the first batch (of a `tf.data.Dataset` or an array) has other values than zeros and ones.
         """
         if getattr(self.generative.conditionals[0], "has_binary_events", False):
-            _refuse_grey(next(iter(x.take(1)), None) if isinstance(x, tf.data.Dataset) else x)
+            _refuse_grey(_first_images(x))
         return super().fit(x, *args, **kwargs)
 
     def train_step(self, x):
@@ -207,10 +207,17 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return self.get_metrics_result()
 
 
+def _first_images(x):
+    """The images that `fit` begins with, or None where they cannot be seen beforehand."""
+    if isinstance(x, tf.data.Dataset):
+        is_images = isinstance(x.element_spec, tf.TensorSpec) and x.element_spec.dtype.is_floating
+        return next(iter(x.take(1)), None) if is_images else None
+    return x if isinstance(x, np.ndarray) or tf.is_tensor(x) else None
+
+
 def _refuse_grey(x):
-    """Raises a ValueError for images that are not binary; anything but an array or tensor is left alone."""
-    is_images = isinstance(x, np.ndarray) or (tf.is_tensor(x) and x.dtype.is_floating)
-    if is_images and not np.all(np.isin(x, (0.0, 1.0))):
+    """Raises a ValueError for images that are not binary."""
+    if x is not None and not np.all(np.isin(x, (0.0, 1.0))):
         raise ValueError(
             f"The images have grey pixels (from {np.min(x):.3g} to {np.max(x):.3g}), to which Bernoulli pixels give "
             "no likelihood: binarise them, for example with iwae_tf.datasets.binarize."

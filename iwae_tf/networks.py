@@ -77,6 +77,11 @@ class LadderInference(keras.layers.Layer):
         """The sizes of z_1, ..., z_L."""
         return [layer.units for layer in self.upward_layers]
 
+    def build(self, x_shape, noise_shape):
+        """Creates nothing, but tells Keras that the upward layers are used part by part and never called."""
+        for layer in self.upward_layers:
+            layer.built = True
+
     def call(self, x, noise):
         """Samples every layer, from the top down.
 
