@@ -132,6 +132,7 @@ def fit(model, images, plan, run, rows, first_epoch, last_epoch):
       first_epoch: epochs that are finished.
       last_epoch: epochs that will be finished afterwards.
     """
+    validation = datasets.fixed_binarization(images.validation, "validation")
     num_steps = _steps_per_call(model, plan.batch_size)
     calls_per_epoch = -(-plan.steps_per_epoch(len(images.train)) // num_steps)
     model.train_function = model.train_function or compiled_steps(model, tf.constant(images.train))
@@ -141,9 +142,9 @@ def fit(model, images, plan, run, rows, first_epoch, last_epoch):
         epochs=last_epoch,
         steps_per_epoch=calls_per_epoch,
         callbacks=[
-            Validation(images),
+            Validation(validation),
             History(run, rows),
-            Events(run, images, plan, num_steps),
+            Events(run, validation, images.image_shape, plan, num_steps),
             Progress(first_epoch, plan.epochs, calls_per_epoch),
             Checkpoints(run),
         ],
@@ -249,9 +250,8 @@ def _averaged_weights(model):
 class Validation(keras.callbacks.Callback):
     """Adds the bounds of the validation images to the epoch's logs: fixed binarisation, noise and averaged weights."""
 
-    def __init__(self, images):
+    def __init__(self, binary):
         super().__init__()
-        binary = datasets.fixed_binarization(images.validation, "validation")
         batches = tf.data.Dataset.from_tensor_slices(binary).batch(_VALIDATION_BATCH)
         self._data = batches.enumerate().map(lambda index, x: (x, tf.cast(index, tf.int32))).cache()
 
@@ -306,12 +306,12 @@ class Events(keras.callbacks.Callback):
     validation/: the same quantities once an epoch, and pictures and active units every few epochs.
     """
 
-    def __init__(self, run, images, plan, steps_per_call):
+    def __init__(self, run, binary, image_shape, plan, steps_per_call):
         super().__init__()
         self._run = run
         self._plan = plan
-        self._image_shape = images.image_shape
-        self._binary = datasets.fixed_binarization(images.validation, "validation")
+        self._image_shape = image_shape
+        self._binary = binary
         self._calls_per_point = max(1, _STEPS_PER_POINT // steps_per_call)
 
     def on_train_begin(self, logs=None):
