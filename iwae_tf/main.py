@@ -31,11 +31,12 @@ def main(argv):
     plan = experiment.plan(flags)
     # All that can be refused is, before anything is overwritten.
     model = experiment.model(flags, images, plan.steps_per_epoch(len(images.train)))
-    if flags.init_from:
+    if flags.init_from and (flags.overwrite or not run.has_checkpoints()):
         experiment.initialise(model, flags)
     run.claim(options.run_flags(flags), flags.overwrite)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
     trained = training.train(model, images, plan, run, continue_training=flags.train)
+    results = _stored_results(flags, run)  # Those of a shorter training are gone.
     if flags.evaluate and not results:
         results = _evaluate(flags, model, images, trained, run)
     if flags.export:

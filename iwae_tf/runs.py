@@ -62,6 +62,10 @@ class RunDirectory:
         self.validation_events = self.path / "validation"
         self.saved_model = self.path / "saved_model"
 
+    def has_checkpoints(self):
+        """Whether a training began here that can be continued."""
+        return any(self.checkpoints.glob("ckpt-*.index"))
+
     def check(self, flags, overwrite=False):
         """Checks that a run with these flags may go on here, and changes nothing.
 
