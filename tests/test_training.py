@@ -56,7 +56,7 @@ def test_training_raises_the_bound_and_leaves_a_record(trained):
     assert (record["steps"], record["epochs"], record["resumed"]) == (24, 4, False)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_compiled_steps_are_the_plain_steps(images, jit):
     """An eager loop over train_step on the same random numbers has the same learning curve and weights."""
     plain, fast = _model(), _model()
