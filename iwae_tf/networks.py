@@ -123,7 +123,7 @@ class GenerativeNetwork(keras.layers.Layer):
 
     Args:
       conditionals: layers that return distributions, p(x | z_1) first.
-      prior: the distribution of z_L, a `tfd.MultivariateNormalDiag` or another with a `bijector`.
+      prior: the distribution of z_L, a `layers.DiagonalNormal` or another with a `bijector`.
     """
 
     def __init__(self, conditionals, prior, **kwargs):

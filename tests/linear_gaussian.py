@@ -38,7 +38,7 @@ class LinearGaussian(keras.layers.Layer):
 
     def call(self, inputs):
         loc = tf.tensordot(inputs, tf.convert_to_tensor(self.matrix), axes=1) + self.bias
-        return tfd.MultivariateNormalDiag(loc=loc, scale_diag=tf.exp(self.log_scale))
+        return layers.DiagonalNormal(loc=loc, scale_diag=tf.exp(self.log_scale))
 
 
 def build(num_layers=1, widen=1.0, **kwargs):

@@ -64,3 +64,12 @@ def test_the_output_bias_gives_the_mean_image():
     layer = layers.BernoulliLayer(4, (3,), seed=0, output_bias=bias)
     layer(tf.zeros([1, 2]))
     np.testing.assert_array_equal(layer.logits.bias, bias)
+
+
+def test_the_diagonal_normal_is_tfps():
+    rng = np.random.default_rng(0)
+    loc, scale = rng.normal(size=(4, 3)), rng.uniform(0.1, 2.0, size=(4, 3))
+    value = rng.normal(size=(5, 1, 3))
+    ours, theirs = layers.DiagonalNormal(loc, scale), layers.tfd.MultivariateNormalDiag(loc, scale)
+    np.testing.assert_allclose(ours.log_prob(value), theirs.log_prob(value), rtol=1e-12)
+    assert ours.log_prob(value).shape == (5, 4)

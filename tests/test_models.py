@@ -217,8 +217,8 @@ def test_the_ladder_samples_from_the_distributions_that_it_gives():
 
 
 def test_the_ladder_merges_by_precision():
-    first = layers.tfd.MultivariateNormalDiag(tf.constant([[1.0, 2.0]]), tf.constant([[0.5, 1.0]]))
-    second = layers.tfd.MultivariateNormalDiag(tf.constant([[[3.0, -2.0]]]), tf.constant([[[1.0, 1.0]]]))
+    first = layers.DiagonalNormal(tf.constant([[1.0, 2.0]]), tf.constant([[0.5, 1.0]]))
+    second = layers.DiagonalNormal(tf.constant([[[3.0, -2.0]]]), tf.constant([[[1.0, 1.0]]]))
     merged = layers.precision_weighted(first, second)
     np.testing.assert_allclose(merged.mean(), [[[(4.0 * 1.0 + 3.0) / 5.0, 0.0]]], rtol=1e-6)
     np.testing.assert_allclose(merged.variance(), [[[1.0 / 5.0, 0.5]]], rtol=1e-6)
