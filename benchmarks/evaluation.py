@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import program, roofline, table
-from iwae_tf import datasets
+from iwae_tf import binarization, datasets
 
 _LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.")
 _SAMPLES = flags.DEFINE_integer("samples", 5000, "Importance samples per image.")
@@ -25,7 +25,7 @@ _JSON = flags.DEFINE_string("json", "", "Also write the rows as a list of record
 def measure(layers):
     """Returns one record."""
     model = program.paper_model(layers, 50)
-    images = datasets.fixed_binarization(datasets.load("mnist").test[: _IMAGES.value], "test")
+    images = binarization.fixed_binarization(datasets.load("mnist").test[: _IMAGES.value], "test")
     model(tf.zeros([1, 784]))
     model.compile(jit_compile=True)
     # Every pass compiles anew, as the program does once in 10,000 images: that share is subtracted.

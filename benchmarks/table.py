@@ -5,7 +5,7 @@ import sys
 
 from absl import logging
 
-from iwae_tf import runs
+from iwae_tf import files
 
 TITLE = "layers    k  batch        ms  images/s   plain ms   speed-up   GFLOP/s  roofline   share"
 
@@ -48,7 +48,7 @@ def row(one):
 def write(path, records):
     """Writes the records as JSON, if there is a path."""
     if path:
-        runs.write_atomically(path, (json.dumps(records, indent=2) + "\n").encode())
+        files.write_atomically(path, (json.dumps(records, indent=2) + "\n").encode())
 
 
 def refuse_words(argv):

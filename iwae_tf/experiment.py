@@ -10,7 +10,7 @@ import tempfile
 
 import numpy as np
 
-from iwae_tf import options, runs
+from iwae_tf import datasets, options, runs
 from iwae_tf.errors import UserError
 
 
@@ -24,15 +24,16 @@ def load(run_dir, trained=True):
     Raises:
       UserError: no run directory, or nothing is trained yet.
     """
-    from iwae_tf import datasets, training
+    from iwae_tf import training
 
     run = runs.RunDirectory(run_dir)
     flags = read_flags(run)
-    built = model(flags, None if trained else datasets.load(flags.dataset))
+    if trained and not run.has_checkpoints():
+        raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
+    built = model(flags, run.read_data()["image_shape"], None if trained else images(flags)[0].train_mean)
     training.prepare(built, plan(flags))
     if trained:
-        if not training.restore(built, run):
-            raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
+        training.restore(built, run)
         training.use_averages(built)
     return built
 
@@ -42,26 +43,45 @@ def read_flags(run):
     return options.parse(["load", *(f"--{name}={value}" for name, value in run.read_flags().items())])
 
 
-def model(flags, images=None, steps_per_epoch=0):
+def images(flags):
+    """Loads and, unless that happens anew each time, binarises the images of these flags.
+
+    Returns:
+      `datasets.Images`, and what a run keeps of its data, plain JSON.
+
+    Raises:
+      UserError: they cannot be had; see `datasets.load`.
+    """
+    from iwae_tf import binarization
+
+    grey = datasets.load(flags.dataset, flags.data_dir, flags.train_split, flags.validation_split, flags.test_split)
+    grey = grey.first(flags.max_images) if flags.max_images else grey
+    used = "fixed" if grey.is_binary else flags.binarization
+    return binarization.binarize_once(grey, flags.binarization), {"binarization": used, **grey.describe()}
+
+
+def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
     """Builds the model of these flags.
 
     Args:
       flags: as `options.parse` returns them.
-      images: `datasets.Images`, whose mean sets the decoder's output bias; None where weights are to be restored.
+      image_shape: (height, width).
+      train_mean: `datasets.Images.train_mean`, which sets the decoder's output bias; None where weights are to be
+        restored.
       steps_per_epoch: training steps in an epoch, for the warm-up.
 
     Returns:
       An `ImportanceWeightedAutoencoder`.
     """
-    from iwae_tf import bounds, datasets, layers, models, networks
+    from iwae_tf import bounds, layers, models, networks
 
     latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
     inference, generative = networks.paper_networks(
-        int(np.prod(datasets.DATASETS[flags.dataset].image_shape)),
+        int(np.prod(image_shape)),
         latent_dims,
         hidden_dims,
         inference=flags.inference,
-        output_bias=None if images is None else layers.output_bias_from_mean(images.train_mean),
+        output_bias=None if train_mean is None else layers.output_bias_from_mean(train_mean),
         seed=flags.seed,
         activation=flags.activation,
         batch_norm=flags.batch_norm,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags as absl_flags
 
-from iwae_tf import compatibility, experiment, options, progress, runs
+from iwae_tf import compatibility, experiment, files, options, progress, runs
 from iwae_tf.errors import UserError
 
 _NETWORKS = ("inference", "generative")
@@ -55,11 +55,11 @@ def main(argv):
     run = runs.RunDirectory(flags.run_dir)
     run_flags = experiment.read_flags(run)
     experiment.import_tensorflow_quietly()
-    from iwae_tf import datasets, figures
+    from iwae_tf import binarization, figures
 
     source = experiment.load(flags.run_dir, trained=not flags.fresh)
-    images = datasets.load(run_flags.dataset).test[: flags.images]
-    x = datasets.fixed_binarization(images, "test")
+    images, _ = experiment.images(run_flags)
+    x = binarization.fixed_binarization(images.test[: flags.images], "test")
     rows, start = [], time.monotonic()
     line = progress.StatusLine()
     for k in flags.k:
@@ -75,7 +75,7 @@ def main(argv):
     print(table(rows))
     print(f"in {progress.duration(time.monotonic() - start)}; see {run.path / 'figures' / 'gradients.png'}")
     record = {"trained": not flags.fresh, "draws": flags.draws, "images": len(x), "seed": flags.seed, "rows": rows}
-    runs.write_atomically(run.path / "gradients.json", (json.dumps(record, indent=2) + "\n").encode())
+    files.write_atomically(run.path / "gradients.json", (json.dumps(record, indent=2) + "\n").encode())
     run.figures.mkdir(exist_ok=True)
     figures.save_gradients(run.figures / "gradients.png", rows)
 

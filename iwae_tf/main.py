@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 import iwae_tf
-from iwae_tf import experiment, options, progress, published, runs
+from iwae_tf import experiment, files, options, progress, published, runs
 
 _NUM_SAMPLES_DRAWN = 100
 
@@ -24,35 +24,36 @@ def main(argv):
         return
 
     experiment.import_tensorflow_quietly()
-    from iwae_tf import datasets, export, training
+    from iwae_tf import export, training
 
-    images = datasets.load(flags.dataset)
-    images = images.first(flags.max_images) if flags.max_images else images
+    images, data = experiment.images(flags)
     plan = experiment.plan(flags)
     # All that can be refused is, before anything is overwritten.
-    model = experiment.model(flags, images, plan.steps_per_epoch(len(images.train)))
+    model = experiment.model(flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train)))
     if flags.init_from and (flags.overwrite or not run.has_checkpoints()):
         experiment.initialise(model, flags)
-    run.claim(options.run_flags(flags), flags.overwrite)
+    run.claim(options.run_flags(flags), flags.overwrite, data)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
+    if data["num_duplicates"]:
+        print(f"{data['num_duplicates']:,} of the {len(images.test):,} test images are among the training images, too")
     trained = training.train(model, images, plan, run, continue_training=flags.train)
     results = _stored_results(flags, run)  # Those of a shorter training are gone.
     if flags.evaluate and not results:
-        results = _evaluate(flags, model, images, trained, run)
+        results = _evaluate(flags, model, images, data, trained, run)
     if flags.export:
         export.export(model, run.saved_model)
     if results:
         print(_table(flags, results))
 
 
-def _evaluate(flags, model, images, trained, run):
+def _evaluate(flags, model, images, data, trained, run):
     """Measures and draws; writes results.json last, since it marks the run as finished."""
-    from iwae_tf import datasets, evaluation
+    from iwae_tf import binarization, evaluation
 
-    test = datasets.fixed_binarization(images.test, "test")
+    test = binarization.fixed_binarization(images.test, "test")
     bounds = evaluation.evaluate_images(model, test, flags.nll_samples, report=_evaluation_progress(flags, len(test)))
     active_units = evaluation.active_units(model, test)
-    runs.write_arrays(run.test_log_likelihoods, log_likelihood=bounds.log_likelihoods)
+    files.write_arrays(run.test_log_likelihoods, log_likelihood=bounds.log_likelihoods)
     _draw(flags, model, test, images.image_shape, run)
     nll = -bounds.log_likelihoods
     results = {
@@ -61,7 +62,7 @@ def _evaluate(flags, model, images, trained, run):
             "stderr": float(nll.std(ddof=1) / np.sqrt(len(nll))) if len(nll) > 1 else None,
             "num_samples": flags.nll_samples,
             "num_images": len(nll),
-            "binarization_seed": datasets.FIXED_BINARIZATION_SEED,
+            "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
         },
         "elbo": float(bounds.elbos.mean()),
         "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
@@ -71,6 +72,7 @@ def _evaluate(flags, model, images, trained, run):
             "num_images": len(test),
             "num_samples": evaluation.ACTIVE_UNIT_SAMPLES,
         },
+        "data": data,
         "training": trained,
         "flags": options.result_flags(flags),
         "versions": _versions(),
@@ -102,7 +104,7 @@ def _draw(flags, model, test, image_shape, run):
 
     run.figures.mkdir(exist_ok=True)
     samples = evaluation.sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
-    runs.write_arrays(run.samples, probabilities=samples)
+    files.write_arrays(run.samples, probabilities=samples)
     figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     pairs = evaluation.reconstruction_pairs(model, test, image_shape)
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
@@ -125,7 +127,9 @@ def _table(flags, results):
     """The result beside the published one."""
     nll, trained = results["nll"], results["training"]
     latent_dims, _ = options.layer_dims(flags.latent_dims, flags.hidden_dims)
-    comparable = options.has_paper_model(flags) and not flags.max_images
+    comparable = (
+        options.has_paper_model(flags) and results["data"]["binarization"] == "stochastic" and not flags.max_images
+    )
     cell = published.TABLE.get((flags.dataset, latent_dims, flags.objective, flags.k)) if comparable else None
     stderr = "" if nll["stderr"] is None else f" +- {nll['stderr']:.2f}"
     rows = [
@@ -135,11 +139,12 @@ def _table(flags, results):
     if cell:
         rows.append(("published (Burda et al.)", f"{cell.nll:.2f}", _join(cell.active_units)))
     table = "\n".join(f"{name:<39} {value:<24}{units}" for name, value, units in rows)
-    images = "" if nll["num_images"] == 10000 else f" on {nll['num_images']:,} test images"
-    return (
-        f"{table}\n{trained['epochs']:,} of the paper's {published.EPOCHS:,} epochs "
-        f"({trained['epochs'] / published.EPOCHS:.1%}), {progress.duration(trained['seconds'])} of training{images}"
-    )
+    epochs = f"{trained['epochs']:,} epochs"
+    if cell:
+        share = trained["epochs"] / published.EPOCHS
+        epochs = f"{trained['epochs']:,} of the paper's {published.EPOCHS:,} epochs ({share:.1%})"
+    seconds = progress.duration(trained["seconds"])
+    return f"{table}\n{epochs}, {seconds} of training; {nll['num_images']:,} test images of {flags.dataset}"
 
 
 def _join(counts):

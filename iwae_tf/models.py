@@ -220,7 +220,7 @@ def _refuse_grey(x):
     if x is not None and not np.all(np.isin(x, (0.0, 1.0))):
         raise ValueError(
             f"The images have grey pixels (from {np.min(x):.3g} to {np.max(x):.3g}), to which Bernoulli pixels give "
-            "no likelihood: binarise them, for example with iwae_tf.datasets.binarize."
+            "no likelihood: binarise them, for example with iwae_tf.binarization.binarize."
         )
 
 

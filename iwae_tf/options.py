@@ -6,13 +6,14 @@ nothing to the flags of a program that uses it.
 """
 
 import math
+import pathlib
 import re
 import sys
 import types
 
 from absl import flags
 
-from iwae_tf import compatibility
+from iwae_tf import compatibility, datasets
 from iwae_tf.errors import UserError
 
 _USAGE = """\
@@ -30,6 +31,9 @@ _PAPER_HIDDEN_DIMS = ((200, 200), (100, 100))
 
 # More samples than this are a slip of the keyboard, and would not fit into the counters.
 _MOST = 10**7
+
+# Flags that have a meaning only for some data sets.
+DATA_SET_FLAGS = ("data_dir", "train_split", "validation_split", "test_split")
 
 # Flags that have a meaning only where another flag has one of some values.
 _OWNED = (
@@ -58,7 +62,42 @@ def _group(purpose):
 
 
 _data = _group("Data")
-_data(flags.DEFINE_enum, "dataset", "mnist", "Data set.", enum_values=["mnist"])
+_data(
+    flags.DEFINE_string,
+    "dataset",
+    "mnist",
+    "mnist ships with the package. binarized_mnist: Larochelle's fixed binarisation. omniglot28: the paper's OMNIGLOT. "
+    "omniglot: its 105x105 images shrunk to 28x28. tfds:NAME: images of TensorFlow Datasets. npz:FILE: your own, "
+    "arrays train and test.",
+)
+_data(
+    flags.DEFINE_string,
+    "data_dir",
+    "",
+    "Folder that holds chardata.mat (omniglot28) or that TensorFlow Datasets prepared its data sets in; what is "
+    "missing is downloaded. By default ~/.cache/iwae_tf and ~/tensorflow_datasets.",
+)
+_data(
+    flags.DEFINE_string,
+    "train_split",
+    "",
+    "Training images of a TensorFlow Datasets set, in its split syntax, such as 'train[:80%]'. By default train.",
+)
+_data(
+    flags.DEFINE_string,
+    "validation_split",
+    "",
+    "Validation images, as above. By default the last training images: 400 (1,345 of OMNIGLOT), but at most a tenth.",
+)
+_data(flags.DEFINE_string, "test_split", "", "Test images, as above. By default test.")
+_data(
+    flags.DEFINE_enum,
+    "binarization",
+    None,
+    "stochastic: a pixel is drawn with its grey value each time its image is seen. fixed: drawn once. threshold: cut "
+    "at one half. By default stochastic, but fixed for binarized_mnist. Test images are always binarised once.",
+    enum_values=["stochastic", "fixed", "threshold"],
+)
 _data(
     flags.DEFINE_integer,
     "max_images",
@@ -272,7 +311,7 @@ def parse(argv):
       argv: the program's name and its arguments.
 
     Returns:
-      The flag values, as attributes. `learning_rate` and `run_dir` hold their defaults where none was given.
+      The flag values, as attributes; those whose default depends on others hold it where none was given.
 
     Raises:
       UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that belong to no flag.
@@ -283,6 +322,7 @@ def parse(argv):
     values = types.SimpleNamespace(**{name: _values[name].value for names in _groups.values() for name in names})
     if values.learning_rate is None:
         values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[values.schedule]
+    values.binarization = values.binarization or datasets.find(values.dataset)[0].binarization
     if values.ema_momentum is None:
         values.ema_momentum = 0.0 if values.batch_norm else 0.999
     values.run_dir = values.run_dir or _default_run_dir(values)
@@ -327,6 +367,7 @@ def _refuse_contradictions():
                 f"--{name} has no meaning with --{owner}={_values[owner].value}; leave it out, or give --{owner}="
                 f"{' or '.join(owners)}."
             )
+    _refuse_foreign_data_flags()
     if math.isnan(_values.alpha) or _values.alpha == math.inf:
         raise UserError(f"--alpha={_values.alpha} is no order of a Renyi bound: give a finite number or -inf.")
     if _values.gradient_estimator == "resampled" and _values.resampled > num_samples(_values):
@@ -344,6 +385,19 @@ def _refuse_contradictions():
         raise UserError(reason)
     if _values.overwrite and not _values.train:
         raise UserError("--overwrite would remove the model that --notrain asks for; give one of them.")
+
+
+def _refuse_foreign_data_flags():
+    """Raises a UserError for flags that mean nothing to the data set, or an unknown one."""
+    entry, _ = datasets.find(_values.dataset)
+    for name in DATA_SET_FLAGS:
+        if _values[name].value and name not in entry.takes:
+            raise UserError(f"--{name} has no meaning with --dataset={_values.dataset}; leave it out.")
+    if entry.binarization == "fixed" and _values.binarization not in (None, "fixed"):
+        raise UserError(
+            f"--binarization={_values.binarization} has no meaning with --dataset={_values.dataset}, which is binary; "
+            "leave it out."
+        )
 
 
 def reason_against(values, **changes):
@@ -432,6 +486,10 @@ def run_flags(values):
     for name, owner, owners in _OWNED:
         if getattr(values, owner) not in owners:
             del stored[name]
+    takes = datasets.find(values.dataset)[0].takes
+    for name in DATA_SET_FLAGS:
+        if name not in takes:
+            del stored[name]
     latent, hidden = layer_dims(values.latent_dims, values.hidden_dims)
     stored["latent_dims"] = ",".join(map(str, latent))
     stored["hidden_dims"] = ";".join(",".join(map(str, widths)) for widths in hidden)
@@ -443,6 +501,7 @@ def result_flags(values):
     texts = run_flags(values)
     sizes = {name: texts[name] for name in ("latent_dims", "hidden_dims")}
     plain = {name: getattr(values, name) for name in [*texts, "nll_samples"]}
+    plain.pop("data_dir", None)  # Where the images lie does not change them.
     # JSON has no infinity.
     infinite = {name: texts[name] for name, value in plain.items() if isinstance(value, float) and math.isinf(value)}
     return plain | sizes | infinite
@@ -457,7 +516,10 @@ def _default_run_dir(values):
     ladder = "_ladder" if values.inference == "ladder" else ""
     estimator = "" if values.gradient_estimator == "standard" else f"_{values.gradient_estimator}"
     model = f"{values.objective}{ladder}_{num_layers}l_k{values.k}{estimator}"
-    return f"runs/{values.dataset}_{model}_seed{values.seed}"
+    _, member = datasets.find(values.dataset)
+    # One's own file goes by its name; no character leads out of the folder or means something to a shell.
+    data = pathlib.PurePath(member).stem if values.dataset.startswith("npz:") else values.dataset
+    return f"runs/{re.sub(r'[^A-Za-z0-9.]+', '_', data)}_{model}_seed{values.seed}"
 
 
 def choices(name):

@@ -1,6 +1,7 @@
 """The folder that a run leaves behind: its files, their formats, and who may write there.
 
 flags.txt                   a flagfile that repeats the run
+data.json                   what its images were: numbers, size, binarisation, check sum
 checkpoints/                weights, averages and optimizer, for continuing
 history.csv                 one row an epoch, see HISTORY_COLUMNS
 results.json                what the evaluation found
@@ -13,13 +14,10 @@ saved_model/                the exported model
 
 import csv
 import json
-import os
 import pathlib
 import shutil
-import tempfile
 
-import numpy as np
-
+from iwae_tf import files
 from iwae_tf.errors import UserError
 
 HISTORY_COLUMNS = (
@@ -38,12 +36,15 @@ RESULTS = {
     "elbo": float,
     "iwae_bound": dict,
     "active_units": dict,
+    "data": dict,
     "training": dict,
     "flags": dict,
     "versions": dict,
 }
 # Flags by which a run that was started may be continued further.
 GROWING_FLAGS = ("stages",)
+# Flags that say where something lies, which may be moved; data.json holds what it has to be.
+MOVING_FLAGS = ("data_dir",)
 
 
 class RunDirectory:
@@ -52,6 +53,7 @@ class RunDirectory:
     def __init__(self, path):
         self.path = pathlib.Path(path)
         self.flags = self.path / "flags.txt"
+        self.data = self.path / "data.json"
         self.checkpoints = self.path / "checkpoints"
         self.history = self.path / "history.csv"
         self.results = self.path / "results.json"
@@ -82,18 +84,33 @@ class RunDirectory:
         if stored and self.checkpoints.exists() and not overwrite:
             _refuse_differences(self.path, stored, flags)
 
-    def claim(self, flags, overwrite=False):
+    def claim(self, flags, overwrite=False, data=None):
         """Makes the folder this run's own, after the checks of `check`.
 
+        Args:
+          flags: as for `check`.
+          overwrite: as for `check`.
+          data: what the images are, plain JSON, see `datasets.Images.describe`; or None, if nobody needs to know.
+
         Raises:
-          UserError: as `check`; or the folder cannot be written.
+          UserError: as `check`; the run was trained on other images; or the folder cannot be written.
         """
         self.check(flags, overwrite)
+        stored = self._stored_data()
+        if stored and data and stored != data and self.has_checkpoints() and not overwrite:
+            changed = {name: value for name, value in data.items() if stored.get(name) != value}
+            different = [f"{name} {stored.get(name)} there, {value} here" for name, value in changed.items()]
+            raise UserError(
+                f"{self.path} was trained on other images ({'; '.join(different)}): give the same ones to continue it, "
+                "another --run_dir, or --overwrite to start anew."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 self._remove_run()
-            write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
+            files.write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
+            if data:
+                files.write_atomically(self.data, (json.dumps(data, indent=2) + "\n").encode())
         except OSError as error:
             raise UserError(
                 f"Cannot write to the run directory {self.path} ({error.strerror}); give another --run_dir."
@@ -109,6 +126,27 @@ class RunDirectory:
         if not stored:
             raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
         return stored
+
+    def read_data(self):
+        """Returns what the images of the run are, as `claim` was told.
+
+        Raises:
+          UserError: there is no such record, or it is damaged.
+        """
+        data = self._stored_data()
+        if data is None:
+            raise UserError(f"{self.path} has no {self.data.name}; the command that trained it writes it anew.")
+        return data
+
+    def _stored_data(self):
+        if not self.data.exists():
+            return None
+        try:
+            data = json.loads(self.data.read_text())
+            data["image_shape"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"Cannot read {self.data} ({error!r}); remove it: it is written anew.") from error
+        return data
 
     def _stored_flags(self):
         """The flags of the run that is here, or {} for an empty folder."""
@@ -130,7 +168,7 @@ class RunDirectory:
         for folder in (self.checkpoints, self.figures, self.train_events, self.validation_events):
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.history, self.test_log_likelihoods, self.samples, self.flags):
+        for file in (self.data, self.history, self.test_log_likelihoods, self.samples, self.flags):
             file.unlink(missing_ok=True)
 
     def discard_results(self):
@@ -157,7 +195,7 @@ class RunDirectory:
         """Writes history.csv anew."""
         lines = [",".join(HISTORY_COLUMNS)]
         lines += [",".join(f"{row[name]:.9g}" for name in HISTORY_COLUMNS) for row in rows]
-        write_atomically(self.history, ("\n".join(lines) + "\n").encode())
+        files.write_atomically(self.history, ("\n".join(lines) + "\n").encode())
 
     def read_results(self):
         """Returns the object in results.json, or None if there is none yet.
@@ -178,31 +216,7 @@ class RunDirectory:
 
     def write_results(self, results):
         """Writes results.json; numbers must be plain and finite."""
-        write_atomically(self.results, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
-
-
-def write_atomically(path, content):
-    """Writes bytes under a temporary name and renames, so that no reader ever sees half a file."""
-    path = pathlib.Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_arrays(path, **arrays):
-    """Writes a compressed .npz atomically."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}")
-    np.savez_compressed(temporary.open("wb"), **arrays)
-    os.replace(temporary, path)
+        files.write_atomically(self.results, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _refuse_differences(path, stored, flags):
@@ -210,7 +224,7 @@ def _refuse_differences(path, stored, flags):
     differences = [
         f"--{name}={stored.get(name, '(none)')} there, {value} here"
         for name, value in flags.items()
-        if stored.get(name) != value and not _has_grown(name, stored.get(name), value)
+        if stored.get(name) != value and name not in MOVING_FLAGS and not _has_grown(name, stored.get(name), value)
     ]
     if differences:
         raise UserError(

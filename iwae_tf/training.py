@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import datasets, evaluation, figures, noise, progress, schedules
+from iwae_tf import binarization, evaluation, figures, noise, progress, schedules
 from iwae_tf.errors import UserError
 
 # Steps between two points of the training curves in TensorBoard, about.
@@ -132,7 +132,7 @@ def fit(model, images, plan, run, rows, first_epoch, last_epoch):
       first_epoch: epochs that are finished.
       last_epoch: epochs that will be finished afterwards.
     """
-    validation = datasets.fixed_binarization(images.validation, "validation")
+    validation = binarization.fixed_binarization(images.validation, "validation")
     num_steps = _steps_per_call(model, plan.batch_size)
     calls_per_epoch = -(-plan.steps_per_epoch(len(images.train)) // num_steps)
     model.train_function = model.train_function or compiled_steps(model, tf.constant(images.train))
@@ -172,7 +172,7 @@ def compiled_steps(model, images):
     def run_steps(order, start, stop):
         def one_step(step):
             key = noise.key(model.seed, "binarization", model.optimizer.iterations)
-            model.train_step(datasets.binarize(tf.gather(images, order[step]), key))
+            model.train_step(binarization.binarize(tf.gather(images, order[step]), key))
             return [step + 1]
 
         tf.while_loop(lambda step: step < stop, one_step, [start])

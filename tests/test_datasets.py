@@ -1,11 +1,9 @@
 import hashlib
-import lzma
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from iwae_tf import datasets, noise
+from iwae_tf import binarization, datasets, options
 from iwae_tf.errors import UserError
 
 
@@ -32,6 +30,7 @@ def test_mnist_splits(mnist):
     assert mnist.train.dtype == np.uint8
     assert mnist.train_mean.shape == (784,)
     assert mnist.train_mean.mean() == pytest.approx(0.1307, abs=2e-4)  # The well-known mean of MNIST.
+    assert not mnist.is_binary
 
 
 def test_first_images(mnist):
@@ -40,40 +39,78 @@ def test_first_images(mnist):
     np.testing.assert_array_equal(few.test, mnist.test[:30])
 
 
-def test_an_unknown_data_set_is_refused():
-    with pytest.raises(UserError, match="'mnits'; choose one of mnist"):
-        datasets.load("mnits")
+@pytest.mark.parametrize("name", ["mnits", "npz", "npz:", "tfds:", "mnist:3", "other:mnist"])
+def test_an_unknown_data_set_is_refused(name):
+    with pytest.raises(UserError, match=f"no data set '{name}'; choose one of mnist, .*, tfds:NAME, npz:FILE"):
+        datasets.load(name)
 
 
-def test_a_damaged_or_missing_file_is_refused(tmp_path, monkeypatch):
+def test_a_missing_file_of_mnist_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "_DATA_FOLDER", tmp_path)
     with pytest.raises(UserError, match="Cannot read .*train-images"):
         datasets.load("mnist")
-    (tmp_path / "train-images-idx3-ubyte.xz").write_bytes(lzma.compress(b"something else"))
-    with pytest.raises(UserError, match="train-images-idx3-ubyte.xz is damaged"):
+
+
+def _own(folder, **arrays):
+    np.savez(folder / "own.npz", **arrays)
+    return f"npz:{folder / 'own.npz'}"
+
+
+@pytest.fixture
+def pictures():
+    """40 different images of 3 by 4 pixels."""
+    return np.random.default_rng(0).integers(0, 256, [40, 3, 4], np.uint8)
+
+
+def test_a_tenth_of_a_small_training_set_is_held_out(pictures, tmp_path):
+    images = datasets.load(_own(tmp_path, train=pictures[:30], test=pictures[30:]))
+    np.testing.assert_array_equal(images.train, pictures[:27].reshape(-1, 12))
+    np.testing.assert_array_equal(images.validation, pictures[27:30].reshape(-1, 12))
+    assert images.image_shape == (3, 4)
+
+
+def test_a_validation_split_of_its_own_is_taken(pictures, tmp_path):
+    images = datasets.load(_own(tmp_path, train=pictures[:30], validation=pictures[30:35], test=pictures[35:]))
+    assert (len(images.train), len(images.validation), len(images.test)) == (30, 5, 5)
+
+
+def test_duplicates_are_counted_and_kept(pictures, tmp_path):
+    test = np.concatenate([pictures[30:], pictures[:2], pictures[:1]])
+    images = datasets.load(_own(tmp_path, train=pictures[:30], test=test))
+    assert images.num_duplicates == 3
+    assert len(images.test) == 13
+
+
+def test_what_a_run_keeps_of_its_data_tells_other_data_apart(pictures):
+    rows = pictures.reshape(-1, 12)
+    images = datasets.Images(rows[:20], rows[20:30], rows[30:], (3, 4))
+    described = images.describe()
+    assert described["num_images"] == {"train": 20, "validation": 10, "test": 10}
+    assert (described["image_shape"], described["num_duplicates"]) == ([3, 4], 0)
+    changed = rows.copy()
+    changed[25, 3] ^= 1
+    assert datasets.Images(rows[:20], changed[20:30], rows[30:], (3, 4)).describe()["sha256"] != described["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (np.full([30, 3, 4], 7, np.uint8), "All pixels of the train images of .* are 7"),
+        (np.arange(36, dtype=np.uint8).reshape(3, 3, 4), "no validation images"),
+    ],
+)
+def test_what_nothing_can_be_learnt_from_is_refused(train, message, pictures, tmp_path):
+    with pytest.raises(UserError, match=message):
+        datasets.load(_own(tmp_path, train=train, test=pictures))
+
+
+def test_other_numbers_of_images_are_refused(pictures, monkeypatch):
+    monkeypatch.setattr(datasets.sources, "read_idx", lambda *_: pictures)
+    with pytest.raises(UserError, match=r"mnist has \(36, 4, 40\) .* should have \(59600, 400, 10000\)"):
         datasets.load("mnist")
 
 
-def test_binarization_draws_each_pixel_with_its_grey_value():
-    grey = np.array([[0, 1, 64, 128, 200, 255]], np.uint8)
-    draws = datasets.binarize(np.repeat(grey, 40_000, axis=0), noise.key(0, "test")).numpy()
-    assert set(np.unique(draws)) == {0.0, 1.0}
-    probabilities = grey[0] / 255.0
-    stderr = np.sqrt(probabilities * (1.0 - probabilities) / len(draws))
-    assert np.all(np.abs(draws.mean(axis=0) - probabilities) <= 5.0 * stderr)  # Exact for 0 and 255.
-
-
-def test_fixed_binarization_is_fixed_and_independent_of_what_follows(mnist):
-    whole = datasets.fixed_binarization(mnist.test[:450], "test")
-    np.testing.assert_array_equal(whole[:130], datasets.fixed_binarization(mnist.test[:130], "test"))
-    assert np.any(whole != datasets.fixed_binarization(mnist.test[:450], "validation"))
-    assert whole.dtype == np.float32
-    # No two images share their random numbers.
-    grey = np.full((450, 784), 128, np.uint8)
-    assert len(np.unique(datasets.fixed_binarization(grey, "test"), axis=0)) == 450
-
-
-def test_binarization_under_xla_is_the_eager_one(mnist):
-    compiled = tf.function(datasets.binarize, jit_compile=True)
-    key = noise.key(0, "test")
-    np.testing.assert_array_equal(compiled(mnist.train[:20], key), datasets.binarize(mnist.train[:20], key))
+def test_every_entry_names_flags_and_a_binarization_that_there_are():
+    for entry in [*datasets.DATASETS.values(), *datasets.FAMILIES.values()]:
+        assert entry.binarization in binarization.BINARIZATIONS
+        assert set(entry.takes) <= set(options.DATA_SET_FLAGS)

@@ -14,8 +14,9 @@ ROWS = [
     {"models"},
     {"estimators", "networks"},
     {"layers"},
-    {"bounds", "datasets", "schedules", "figures", "runs"},
-    {"noise", "errors", "progress", "published", "compatibility"},
+    {"datasets"},
+    {"prepared", "sources", "binarization", "bounds", "schedules", "figures", "runs"},
+    {"files", "noise", "errors", "progress", "published", "compatibility"},
 ]
 # evaluation is below export, the other rows' modules do not know each other.
 WITHIN_A_ROW = {("export", "evaluation")}

@@ -6,7 +6,7 @@ import sys
 import keras
 import pytest
 
-from iwae_tf import bounds, datasets, estimators, networks, options, published, training
+from iwae_tf import binarization, bounds, estimators, networks, options, published, training
 from iwae_tf.errors import UserError
 
 FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "flags").rglob("*.flags"))
@@ -29,6 +29,32 @@ def test_the_run_directory_is_named_after_the_run():
     assert parse("--run_dir=elsewhere").run_dir == "elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("npz:../of mine/digits.npz", "digits"),
+        ("tfds:emnist/letters:3.1.0", "tfds_emnist_letters_3.1.0"),
+        ("omniglot28", "omniglot28"),
+    ],
+)
+def test_the_run_directory_of_other_data(dataset, name):
+    assert parse(f"--dataset={dataset}").run_dir == f"runs/{name}_iwae_1l_k50_seed0"
+
+
+def test_the_data_sets_own_binarization_is_the_default():
+    assert parse().binarization == "stochastic"
+    assert parse("--dataset=binarized_mnist").binarization == "fixed"
+    assert parse("--binarization=threshold").binarization == "threshold"
+
+
+def test_the_flags_of_the_data_that_are_stored():
+    words = ["--dataset=tfds:mnist", "--data_dir=here", "--train_split=train[:50%]"]
+    stored = options.run_flags(parse(*words))
+    assert (stored["data_dir"], stored["train_split"], stored["test_split"]) == ("here", "train[:50%]", "")
+    assert "data_dir" not in options.run_flags(parse())
+    assert "data_dir" not in options.result_flags(parse(*words))
+
+
 def test_nothing_is_left_over_from_an_earlier_command_line():
     parse("--k=7", "--learning_rate=0.5", "--notrain")
     flags = parse()
@@ -42,7 +68,7 @@ def test_choices_are_those_that_the_code_has():
     assert options.choices("inference") == tuple(networks.INFERENCE)
     assert all(callable(keras.activations.get(name)) for name in options.choices("activation"))
     assert options.choices("schedule") == training.SCHEDULES
-    assert options.choices("dataset") == tuple(datasets.DATASETS)
+    assert options.choices("binarization") == tuple(binarization.BINARIZATIONS)
 
 
 @pytest.mark.parametrize(
@@ -65,17 +91,19 @@ def test_every_flagfile_parses(path):
     if path.parent.name == "paper":
         latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
         assert path.stem == f"{flags.dataset}_{flags.objective}_{len(latent_dims)}l_k{flags.k}"
-        assert (flags.dataset, latent_dims, flags.objective, flags.k) in published.TABLE
+        assert ("mnist", latent_dims, flags.objective, flags.k) in published.TABLE
+        assert flags.binarization == "stochastic"
         assert hidden_dims == ((200, 200), (100, 100))[: len(latent_dims)]
         assert options.num_epochs(flags) == published.EPOCHS
         assert (flags.batch_size, flags.learning_rate, flags.adam_epsilon) == (20, 1e-3, 1e-4)
         assert flags.ema_momentum == 0.0
 
 
-def test_there_is_a_flagfile_for_each_published_cell():
-    cells = {path.stem for path in FLAGFILES if path.parent.name == "paper"}
+@pytest.mark.parametrize("dataset", ["mnist", "omniglot28"])
+def test_there_is_a_flagfile_for_each_published_cell(dataset):
+    cells = {path.stem for path in FLAGFILES if path.parent.name == "paper" and path.stem.startswith(f"{dataset}_")}
     assert len(cells) == 10
-    for dataset, latent_dims, objective, k in published.TABLE:
+    for _, latent_dims, objective, k in published.TABLE:
         objective = "iwae" if k == 1 else objective
         assert f"{dataset}_{objective}_{len(latent_dims)}l_k{k}" in cells
 
@@ -88,7 +116,13 @@ def test_there_is_a_flagfile_for_each_published_cell():
         (["k=5"], "did you mean --k=5"),
         (["train"], "'train' belongs to no flag"),
         (["--samples=5"], "Unknown command line flag 'samples'"),
-        (["--dataset=mnits"], "should be one of <mnist>"),
+        (["--dataset=mnits"], "no data set 'mnits'; choose one of mnist, "),
+        (["--dataset=npz:"], "no data set 'npz:'"),
+        (["--data_dir=here"], "--data_dir has no meaning with --dataset=mnist"),
+        (["--dataset=npz:own.npz", "--train_split=train"], "--train_split has no meaning with --dataset=npz:own.npz"),
+        (["--dataset=omniglot28", "--test_split=test"], "--test_split has no meaning"),
+        (["--dataset=binarized_mnist", "--binarization=stochastic"], "which is binary"),
+        (["--binarization=grey"], "should be one of <stochastic|fixed|threshold>"),
         (["--objective=elbo"], "should be one of <iwae|vae|"),
         (["--batch_size=-1"], "--batch_size=-1"),
         (["--learning_rate=-1"], "must be a positive number"),

@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from iwae_tf import runs
+from iwae_tf import files, runs
 from iwae_tf.errors import UserError
 
 FLAGS = {"k": "5", "stages": "3"}
@@ -41,6 +41,36 @@ def test_stages_may_grow_but_not_shrink(run):
     assert run.read_flags()["stages"] == "4"
     with pytest.raises(UserError, match="--stages=4 there, 3 here"):
         run.claim(FLAGS)
+
+
+DATA = {"image_shape": [3, 4], "sha256": "0123"}
+
+
+def test_other_images_are_refused_once_something_is_trained(run):
+    run.claim(FLAGS, data=DATA)
+    run.claim(FLAGS, data={**DATA, "sha256": "4567"})
+    assert run.read_data()["sha256"] == "4567"
+    (run.checkpoints / "ckpt-1.index").touch()
+    run.claim(FLAGS, data={**DATA, "sha256": "4567"})
+    with pytest.raises(UserError, match=r"trained on other images \(sha256 4567 there, 0123 here\)"):
+        run.claim(FLAGS, data=DATA)
+    assert run.read_data()["sha256"] == "4567"
+    run.claim(FLAGS, overwrite=True, data=DATA)
+    assert run.read_data() == DATA
+
+
+def test_what_the_images_are_has_to_be_on_record(run):
+    with pytest.raises(UserError, match="has no data.json"):
+        run.read_data()
+    run.data.write_text("{}")
+    with pytest.raises(UserError, match="Cannot read .*data.json"):
+        run.read_data()
+
+
+def test_the_folder_of_the_data_may_move(run):
+    run.claim({**FLAGS, "data_dir": "here"})
+    run.claim({**FLAGS, "data_dir": "there"})
+    assert run.read_flags()["data_dir"] == "there"
 
 
 def test_overwriting_removes_the_run_and_nothing_else(run):
@@ -110,6 +140,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(run, monkeypatch):
 
 
 def test_arrays_are_written_without_pickles(run):
-    runs.write_arrays(run.samples, probabilities=np.arange(6.0).reshape(2, 3))
+    files.write_arrays(run.samples, probabilities=np.arange(6.0).reshape(2, 3))
     with np.load(run.samples, allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["probabilities"], [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import datasets, models, networks, noise, runs, training
+from iwae_tf import binarization, datasets, models, networks, noise, runs, training
 from iwae_tf.errors import UserError
 
 EVENT = 12
@@ -70,7 +70,7 @@ def test_compiled_steps_are_the_plain_steps(images, jit):
             model.reset_metrics()
         for batch in order:
             key = noise.key(2, "binarization", plain.optimizer.iterations)
-            expected = plain.train_step(datasets.binarize(images.train[batch], key))
+            expected = plain.train_step(binarization.binarize(images.train[batch], key))
         train_function(calls)
         measured = train_function(calls)
         for name, value in measured.items():

@@ -1,0 +1,97 @@
+"""Files that are there whole or not at all: atomic writes, the cache folder, downloads."""
+
+import http.client
+import io
+import os
+import pathlib
+import queue
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+
+import numpy as np
+
+# Seconds without an answer after which a server is given up.
+_PATIENCE = 10.0
+
+
+def cache_folder():
+    """The folder for what can be downloaded or computed again: $XDG_CACHE_HOME/iwae_tf, or ~/.cache/iwae_tf."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "iwae_tf"
+
+
+def write_atomically(path, content):
+    """Writes bytes under a temporary name and renames, so that no reader ever sees half a file."""
+    path = pathlib.Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_arrays(path, **arrays):
+    """Writes a compressed .npz atomically."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    write_atomically(path, packed.getbuffer())
+
+
+def read_arrays(path):
+    """Reads what `write_arrays` wrote, name -> array; None where there is no such file or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def download(url):
+    """Returns the bytes behind a URL.
+
+    Raises:
+      OSError: there is no answer within seconds, or it breaks off.
+    """
+    try:
+        with open_url(url) as response:
+            return response.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"the answer broke off: {error!r}") from error
+
+
+def open_url(url, seconds=_PATIENCE):
+    """Opens a URL as `urllib.request.urlopen`, but never waits longer than `seconds`.
+
+    urllib's own limit leaves out the look-up of the host's name, which without a network can take minutes; so the
+    attempt has a thread of its own.
+
+    Raises:
+      OSError: there is no answer.
+    """
+    outcome = queue.SimpleQueue()
+
+    def attempt():
+        try:
+            outcome.put(urllib.request.urlopen(url, timeout=seconds))
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=attempt, daemon=True).start()
+    try:
+        answer = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if isinstance(answer, urllib.error.URLError) and not isinstance(answer, urllib.error.HTTPError):
+        raise OSError(str(answer.reason)) from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

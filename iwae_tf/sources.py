@@ -1,0 +1,171 @@
+"""File formats of images -> uint8 arrays [num_images, height, width], ink bright, 0 ... 255."""
+
+import hashlib
+import io
+import lzma
+import math
+import pathlib
+
+import numpy as np
+
+from iwae_tf import files
+from iwae_tf.errors import UserError
+
+CHARDATA_URL = "https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat"
+# What git calls this content: the paper's repository can hold no other under this name.
+CHARDATA_BLOB = "016a3536ffe5e1d38e42563a18d7a78bfaf643ec"
+
+
+def read_idx(path, sha256):
+    """Reads an xz-compressed IDX file of images.
+
+    Args:
+      path: the file; it ships with the package.
+      sha256: hexadecimal digest that it must have.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror}); it ships with iwae_tf: install it again.") from error
+    if hashlib.sha256(packed).hexdigest() != sha256:
+        raise UserError(f"{path} is damaged: its SHA-256 digest is not {sha256}; install iwae_tf again.")
+    content = lzma.decompress(packed)
+    num_images, height, width = np.frombuffer(content, ">u4", count=4)[1:]
+    return np.frombuffer(content, np.uint8, offset=16).reshape(num_images, height, width)
+
+
+def read_chardata(data_dir):
+    """Reads Burda's 28x28 OMNIGLOT.
+
+    Args:
+      data_dir: the folder of chardata.mat, or "" for the cache folder, into which it is then downloaded.
+
+    Returns:
+      24,345 training and 8,070 test images.
+
+    Raises:
+      UserError: the file is missing and cannot be had, or it is another one.
+    """
+    import scipy.io
+
+    folder = pathlib.Path(data_dir) if data_dir else files.cache_folder()
+    path = folder / "chardata.mat"
+    if not data_dir and not path.exists():
+        _download_chardata(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror}); {_where_to_get_chardata()}") from error
+    _check_chardata(content, path)
+    arrays = scipy.io.loadmat(io.BytesIO(content), variable_names=["data", "testdata"])
+    return tuple(_column_major(_grey_values(arrays[name], path, name)) for name in ("data", "testdata"))
+
+
+def _download_chardata(path):
+    """Downloads, checks, and only then gives the file its name."""
+    print(f"downloading {CHARDATA_URL}", flush=True)
+    try:
+        content = files.download(CHARDATA_URL)
+        _check_chardata(content, CHARDATA_URL)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"Cannot download to {path} ({error}); {_where_to_get_chardata()}") from error
+
+
+def _where_to_get_chardata():
+    return f"get {CHARDATA_URL} and name its folder: --data_dir=FOLDER."
+
+
+def _check_chardata(content, origin):
+    if git_blob_hash(content) != CHARDATA_BLOB:
+        raise UserError(
+            f"{origin} is not the paper's chardata.mat: its git blob hash is {git_blob_hash(content)}, not "
+            f"{CHARDATA_BLOB}; remove it, and {_where_to_get_chardata()}"
+        )
+
+
+def git_blob_hash(content):
+    """The name that git gives to bytes, hexadecimal."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _column_major(columns):
+    """[784, n], an image a column and stored column by column -> [n, 28, 28].
+
+    That the images are upright follows from the file's content, which is checked; the images themselves do not tell:
+    whether characters are higher than wide, or heavier at the top, differs from alphabet to alphabet.
+    """
+    return np.ascontiguousarray(columns.T.reshape(-1, 28, 28).transpose(0, 2, 1))
+
+
+def read_npz(path):
+    """Reads one's own data.
+
+    Args:
+      path: a .npz file with arrays `train` and `test` and perhaps `validation`, each [n, height, width],
+        [n, height, width, 1], or [n, size * size] for square images, row by row; bool, integers 0 ... 255, or floats
+        in [0, 1].
+
+    Returns:
+      Training, validation (or None) and test images.
+
+    Raises:
+      UserError: the file cannot be read, or holds something else.
+    """
+    expected = "expected a .npz file with arrays train and test (numpy.savez(FILE, train=..., test=...))"
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"There is no file {path!r}; {expected}.")
+    arrays = files.read_arrays(path)
+    if arrays is None:
+        raise UserError(f"Cannot read {path} as arrays; {expected}.")
+    missing = [name for name in ("train", "test") if name not in arrays]
+    if missing:
+        raise UserError(f"{path} has no array {missing[0]!r} but {', '.join(arrays) or 'none at all'}; {expected}.")
+    named = {name: arrays[name] for name in ("train", "validation", "test") if name in arrays}
+    # One scale for all: a split can be dark by chance.
+    top = _top(list(named.values()), path, list(named))
+    images = {name: _rows_of_images(_grey_values(array, path, name, top), path, name) for name, array in named.items()}
+    if len({split.shape[1:] for split in images.values()}) > 1:
+        shapes = ", ".join(f"{name} {split.shape[1:]}" for name, split in images.items())
+        raise UserError(f"The images in {path} differ in size ({shapes}); give all splits the same.")
+    return images["train"], images.get("validation"), images["test"]
+
+
+def _top(arrays, path, names):
+    """The value of full ink: 1 for truth values and floats, 255 for integers, but 1 where they are all 0 and 1."""
+    for array, name in zip(arrays, names, strict=True):
+        if array.dtype.kind not in "buif":
+            raise UserError(f"{name} in {path} has type {array.dtype}; expected bool, integers 0 ... 255, or floats.")
+        if not array.size:
+            raise UserError(f"{name} in {path} is empty, shape {array.shape}; give at least one image.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{name} in {path} has values that are not finite; expected floats in [0, 1].")
+    return 1 if all(array.dtype.kind in "bf" or array.max() <= 1 for array in arrays) else 255
+
+
+def _grey_values(array, path, name, top=None):
+    """Numbers of any kind -> uint8 0 ... 255."""
+    top = top or _top([array], path, [name])
+    full = 1 if array.dtype.kind in "bf" else top
+    if array.min() < 0 or array.max() > full:
+        raise UserError(
+            f"{name} in {path} has values {array.min():g} ... {array.max():g}; expected {array.dtype} in 0 ... {full}."
+        )
+    return np.rint(array * (255.0 / full)).astype(np.uint8) if full == 1 else array.astype(np.uint8)
+
+
+def _rows_of_images(array, path, name):
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    size = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
+    if array.ndim == 2 and size**2 == array.shape[1]:
+        array = array.reshape(-1, size, size)
+    if array.ndim != 3:
+        raise UserError(
+            f"{name} in {path} has shape {array.shape}; expected [n, height, width] in grey, or [n, size * size]."
+        )
+    return array
