@@ -71,8 +71,8 @@ def renyi_bound(log_weights, alpha):
 
     Args:
       log_weights: float tensor [num_samples, batch].
-      alpha: 0 is L_k, 1 the ELBO (the limit), -inf the largest log-weight. Only from 0 to 1 is it sure to be a lower
-        bound on log p(x) in expectation.
+      alpha: 0 is L_k, 1 the ELBO (the limit), -inf the largest log-weight. From 0 on it is a lower bound
+        on log p(x) in expectation, as it is at most L_k; below 0 it need not be.
 
     Returns:
       The bound in nats, [batch].
@@ -96,8 +96,12 @@ def jackknife_bound(log_weights):
       The estimate in nats, [batch].
     """
     k = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    # Near zero the digits are there that the difference, times k, needs.
+    top = tf.stop_gradient(tf.reduce_max(log_weights, axis=0))
+    log_weights -= top
+    bound = iwae_bound(log_weights)
     without_one = tf.reduce_logsumexp(_without_each(log_weights), axis=0) - tf.math.log(k - 1.0)
-    return k * iwae_bound(log_weights) - (k - 1.0) * tf.reduce_mean(without_one, axis=0)
+    return top + bound + (k - 1.0) * tf.reduce_mean(bound - without_one, axis=0)
 
 
 def normalized_weights(log_weights):
@@ -201,6 +205,15 @@ OBJECTIVES = {
 }
 
 
+# Name -> its parameter in words, and whether a value is one.
+_PARAMETERS = {
+    "miwae": ("num_outer >= 1", lambda num_outer: num_outer >= 1),
+    "piwae": ("num_outer >= 1", lambda num_outer: num_outer >= 1),
+    "ciwae": ("beta from 0 to 1", lambda beta: 0.0 <= beta <= 1.0),
+    "vr": ("alpha, a finite number or -inf", lambda alpha: alpha < math.inf),
+}
+
+
 def objective(name, *parameters):
     """Returns an `Objective`.
 
@@ -211,10 +224,13 @@ def objective(name, *parameters):
         The others have none.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name, or parameters that are not its own.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective is {name!r}, but must be one of {', '.join(OBJECTIVES)}.")
+    expected, are_valid = _PARAMETERS.get(name, ("no parameters", lambda *values: not values))
+    if len(parameters) != (name in _PARAMETERS) or not are_valid(*parameters):
+        raise ValueError(f"The objective {name} has {expected}, but was given {parameters}.")
     networks_bounds = [
         Bound(*(functools.partial(_call_with, function, parameters) for function in bound))
         for bound in OBJECTIVES[name]

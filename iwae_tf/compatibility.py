@@ -54,6 +54,8 @@ def reason_against(
     if objective not in SERVES[estimator]:
         why = _WHY_NOT.get((estimator, objective), _RWS)
         return f"The gradient estimator {estimator} does not serve the objective {objective}: {why}."
+    if estimator == "rws" and num_samples < 2:
+        return "The gradient estimator rws needs at least 2 samples: with one the wake phase teaches q nothing."
     if estimator == "dreg" and objective == "vr" and parameters[0] == -math.inf:
         return "The gradient estimator dreg does not serve alpha = -inf: the derivatives of a maximum jump."
     if estimator == "resampled" and not 1 <= num_resampled <= num_samples:

@@ -106,6 +106,9 @@ def initialise(built, flags):
     """
     import tensorflow as tf
 
+    theirs = read_flags(runs.RunDirectory(flags.init_from)).activation
+    if theirs != flags.activation:
+        raise UserError(f"The model in --init_from={flags.init_from} has --activation={theirs}; give the same.")
     source = load(flags.init_from)
     built(tf.zeros([1, built.generative.event_size]))
     ours, theirs = ([tuple(weight.shape) for weight in one.variables_of_networks] for one in (built, source))

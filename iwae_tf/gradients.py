@@ -38,7 +38,7 @@ class Moments(NamedTuple):
 
     Attributes:
       bias_t: t statistic of the bias along the standard gradient's mean, from paired draws; None for the standard one.
-      relative_bias: that bias over the length of the mean.
+      relative_bias: that bias over the standard gradient's mean along the same direction.
       variance: variance of a parameter's gradient, averaged over the parameters.
       signal_to_noise: |mean| / standard deviation of a parameter's gradient, averaged over the parameters.
     """
@@ -60,16 +60,20 @@ def main(argv):
     source = experiment.load(flags.run_dir, trained=not flags.fresh)
     images, _ = experiment.images(run_flags)
     x = binarization.fixed_binarization(images.test[: flags.images], "test")
+    at_each_k = [types.SimpleNamespace(**{**vars(run_flags), "k": k}) for k in flags.k]
+    for at_k in at_each_k:
+        reason = options.reason_against(at_k, estimator="standard")
+        if reason:
+            raise UserError(f"--k={at_k.k} does not go with this run: {reason}")
     rows, start = [], time.monotonic()
     line = progress.StatusLine()
-    for k in flags.k:
-        line.keep(f"measuring k = {k}; compiling takes some seconds")
-        at_k = types.SimpleNamespace(**{**vars(run_flags), "k": k})
+    for at_k in at_each_k:
+        line.keep(f"measuring k = {at_k.k}; compiling takes some seconds")
         model = _with_samples(source, at_k, flags.resampled)
         measured = measure(model, _served(at_k, model.num_resampled), x, flags.draws, flags.seed)
         for name, of_networks in measured.items():
             for network, moments in of_networks.items():
-                rows.append({"estimator": name, "k": k, "network": network, **moments._asdict()})
+                rows.append({"estimator": name, "k": at_k.k, "network": network, **moments._asdict()})
     state = "untrained" if flags.fresh else "trained"
     print(f"{state} model of {run.path}, {flags.draws} draws of {len(x)} images, seed {flags.seed}:")
     print(table(rows))
@@ -143,12 +147,14 @@ class _Sums:
         variance = np.maximum(self._sum_of_squares / draws - mean**2, 0.0) * draws / (draws - 1)
         squared_length = self._direction @ self._direction
         bias = np.mean(self._projected, axis=0)
+        # Both lengths are along a direction from other draws: no noise of theirs is squared.
+        length = mean[0] @ self._direction
         # Rounding alone makes differences where two estimators agree.
         stderr = np.maximum(np.std(self._projected, axis=0, ddof=1) / np.sqrt(draws), 1e-5 * squared_length)
         return [
             Moments(
                 float(bias[i] / stderr[i]) if i else None,
-                float(bias[i] / squared_length) if i else None,
+                float(bias[i] / length) if i else None,
                 float(variance[i].mean()),
                 _signal_to_noise(mean[i], variance[i]),
             )
@@ -192,7 +198,8 @@ def _served(flags, num_resampled):
     return [
         name
         for name in compatibility.SERVES
-        if not options.reason_against(flags, estimator=name, num_resampled=num_resampled)
+        # What is measured has no warm-up.
+        if not options.reason_against(flags, estimator=name, num_resampled=num_resampled, beta_warmup=False)
     ]
 
 

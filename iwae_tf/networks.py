@@ -65,12 +65,15 @@ class LadderInference(keras.layers.Layer):
       conditionals: the generative network's layers of p(z_1 | z_2), ..., p(z_{L-1} | z_L), which are shared.
     """
 
-    shares_weights = True
-
     def __init__(self, upward_layers, conditionals, **kwargs):
         super().__init__(**kwargs)
         self.upward_layers = list(upward_layers)
         self.conditionals = list(conditionals)
+
+    @property
+    def shares_weights(self):
+        """Whether there are generative layers to merge with; one stochastic layer has none."""
+        return bool(self.conditionals)
 
     @property
     def latent_dims(self):

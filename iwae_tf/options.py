@@ -202,7 +202,14 @@ _training(
     "falling by 10^(1/7) each; all 8 stages are 3,280 epochs.",
     enum_values=["cosine", "paper"],
 )
-_training(flags.DEFINE_integer, "epochs", 100, "Passes over the training images (cosine schedule).", lower_bound=1)
+_training(
+    flags.DEFINE_integer,
+    "epochs",
+    100,
+    "Passes over the training images (cosine schedule).",
+    lower_bound=1,
+    upper_bound=_MOST,
+)
 _training(
     flags.DEFINE_integer,
     "stages",
@@ -223,6 +230,7 @@ _training(
     0,
     "Epochs in which the weight of the KL terms within log w grows from 0 to 1; evaluation has weight 1.",
     lower_bound=0,
+    upper_bound=_MOST,
 )
 _training(flags.DEFINE_integer, "batch_size", 100, "Images per step; the paper has 20.", lower_bound=1)
 _training(flags.DEFINE_float, "adam_epsilon", 1e-4, "Adam's epsilon; the paper has 1e-4.")
@@ -297,6 +305,12 @@ for _name in ("learning_rate", "adam_epsilon"):
         flag_values=_values,
     )
 flags.register_validator(
+    "ciwae_beta",
+    lambda value: not math.isnan(value),
+    "must be a number from 0 to 1",
+    flag_values=_values,
+)
+flags.register_validator(
     "ema_momentum",
     lambda value: value is None or 0.0 <= value < 1.0,
     "must be at least 0 and less than 1",
@@ -368,8 +382,14 @@ def _refuse_contradictions():
                 f"{' or '.join(owners)}."
             )
     _refuse_foreign_data_flags()
-    if math.isnan(_values.alpha) or _values.alpha == math.inf:
-        raise UserError(f"--alpha={_values.alpha} is no order of a Renyi bound: give a finite number or -inf.")
+    if not (_values.alpha == -math.inf or abs(_values.alpha) <= 1000.0):
+        raise UserError(
+            f"--alpha={_values.alpha} is no order of a Renyi bound: give a number from -1000 to 1000, or -inf."
+        )
+    if _values.schedule == "cosine" and _values.beta_warmup_epochs > _values.epochs:
+        raise UserError(
+            f"--beta_warmup_epochs={_values.beta_warmup_epochs} is more than all --epochs={_values.epochs}; give fewer."
+        )
     if _values.gradient_estimator == "resampled" and _values.resampled > num_samples(_values):
         raise UserError(
             f"--resampled={_values.resampled} is more than the {num_samples(_values)} samples that are drawn; give a "
@@ -408,7 +428,7 @@ def reason_against(values, **changes):
         "parameters": objective_parameters(values),
         "num_samples": num_samples(values),
         "num_resampled": values.resampled,
-        "shares_weights": values.inference == "ladder",
+        "shares_weights": values.inference == "ladder" and len(layer_dims(values.latent_dims, "")[0]) > 1,
         "batch_norm": values.batch_norm,
         "beta_warmup": values.beta_warmup_epochs > 0,
     }
@@ -461,7 +481,7 @@ def _positive_integers(name, text):
 
 
 def has_paper_model(values):
-    """Whether networks and gradient are those of the paper, whose results can stand beside these."""
+    """Whether the networks are those of the paper, whose results can stand beside these."""
     latent_dims, hidden_dims = layer_dims(values.latent_dims, values.hidden_dims)
     paper = {"inference": "bottom_up", "activation": "tanh", "batch_norm": False, "init_from": ""}
     return (

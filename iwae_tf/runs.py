@@ -151,7 +151,7 @@ class RunDirectory:
     def _stored_flags(self):
         """The flags of the run that is here, or {} for an empty folder."""
         if not self.flags.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(self.path.iterdir()):
                 raise UserError(
                     f"{self.path} holds something else than a run (it has no flags.txt); give another --run_dir."
                 )

@@ -166,6 +166,31 @@ def test_path_weights_are_the_first_derivatives_less_the_second(name):
         np.testing.assert_allclose(bound.path_weights(log_weights), derivatives - diagonal, atol=1e-10)
 
 
+def test_the_jackknife_keeps_its_digits_in_single_precision():
+    """It is a difference of two large numbers times k."""
+    log_weights = tf.constant(np.random.default_rng(0).normal(scale=3.0, size=(200, 20)))
+    exact = _value("jackknife", log_weights=log_weights)
+    for shift in (-90.0, -1e4):
+        single = _value("jackknife", log_weights=tf.cast(log_weights + shift, tf.float32))
+        rounding = abs(shift) * np.finfo(np.float32).eps
+        np.testing.assert_allclose(single, exact + shift, atol=2.0 * rounding + 1e-3)
+
+
+def test_from_alpha_0_on_the_renyi_bound_is_at_most_the_importance_weighted_one():
+    log_weights = _weights()
+    for alpha in (0.3, 1.0, 1.5, 5.0):
+        assert np.all(_value("vr", alpha, log_weights=log_weights) <= bounds.iwae_bound(log_weights))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("miwae", ()), ("piwae", (0,)), ("ciwae", (1.5,)), ("ciwae", (math.nan,)), ("vr", (math.inf,)), ("iwae", (3,))],
+)
+def test_other_parameters_than_its_own_are_refused(name, parameters):
+    with pytest.raises(ValueError, match=f"The objective {name} has .*, but was given"):
+        bounds.objective(name, *parameters)
+
+
 def test_an_unknown_objective_is_refused():
     with pytest.raises(ValueError, match="must be one of iwae, vae"):
         bounds.objective("elbo")

@@ -30,6 +30,11 @@ def test_near_the_true_posterior_dreg_has_less_variance():
     assert dreg.signal_to_noise > standard.signal_to_noise
 
 
+def test_the_size_of_a_bias_does_not_depend_on_the_number_of_draws():
+    few, many = (_measure("stl", draws=draws)["stl"]["inference"].relative_bias for draws in (40, 4000))
+    assert few == pytest.approx(many, rel=0.35)
+
+
 def test_variance_falls_with_the_number_of_images():
     """The gradient is a mean over images; the same image nine times has a ninth of the variance."""
     model, _ = linear_gaussian.build(1, widen=1.3, num_samples=4)
@@ -56,10 +61,17 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     gradients.main(["gradients", "--run_dir=run", "--k=1,3", "--draws=12", "--images=5"])
     record = json.loads((tmp_path / "run" / "gradients.json").read_text())
     kinds = {(row["network"], row["k"], row["estimator"]) for row in record["rows"]}
-    assert len(kinds) == len(record["rows"]) == 2 * 2 * 5
+    assert len(kinds) == len(record["rows"]) == 2 * (4 + 5)  # The wake phase needs two samples.
     assert all(row["variance"] > 0.0 for row in record["rows"])
     assert (tmp_path / "run" / "figures" / "gradients.png").stat().st_size > 10_000
     assert "wake" not in capsys.readouterr().err
+
+
+def test_a_number_of_samples_that_the_objective_does_not_have_is_refused(tmp_path):
+    (tmp_path / "flags.txt").write_text("--objective=jackknife\n--k=5\n")
+    (tmp_path / "data.json").write_text('{"image_shape": [28, 28]}')
+    with pytest.raises(UserError, match="--k=1 does not go with this run: .* at least 2 samples"):
+        gradients.main(["gradients", f"--run_dir={tmp_path}", "--fresh", "--k=1,5"])
 
 
 @pytest.mark.parametrize(

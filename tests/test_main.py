@@ -262,7 +262,13 @@ def test_a_run_starts_from_another_models_weights(finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["--init_from=nowhere"], "not a run directory"), (["--latent_dims=5,2"], "other layers")]
+    ("words", "message"),
+    [
+        (["--init_from=nowhere"], "not a run directory"),
+        ([f"--init_from={__file__}"], "not a run directory"),
+        (["--latent_dims=5,2"], "other layers"),
+        (["--activation=relu"], "has --activation=tanh; give the same"),
+    ],
 )
 def test_what_a_run_cannot_start_from_is_refused(finished, words, message, tmp_path):
     _, run = finished

@@ -148,9 +148,14 @@ def test_there_is_a_flagfile_for_each_published_cell(dataset):
         (["--objective=vr", "--alpha=nan"], "no order of a Renyi bound"),
         (["--objective=ciwae", "--ciwae_beta=1.5"], "--ciwae_beta"),
         (["--objective=jackknife", "--k=1"], "at least 2 samples"),
-        (["--objective=piwae", "--inference=ladder"], "share weights"),
+        (["--objective=piwae", "--inference=ladder", "--latent_dims=100,50"], "share weights"),
         (["--gradient_estimator=rws", "--objective=vae"], "does not serve the objective vae"),
         (["--gradient_estimator=rws", "--beta_warmup_epochs=3"], "does not go with a beta warm-up"),
+        (["--gradient_estimator=rws", "--k=1"], "rws needs at least 2 samples"),
+        (["--objective=ciwae", "--ciwae_beta=nan"], "must be a number from 0 to 1"),
+        (["--objective=vr", "--alpha=-1e38"], "no order of a Renyi bound"),
+        (["--epochs=99999999999999999999"], "--epochs=99999999999999999999"),
+        (["--beta_warmup_epochs=101"], "is more than the --epochs=100"),
         (["--gradient_estimator=resampled", "--objective=jackknife"], "can be negative"),
         (["--gradient_estimator=dreg", "--objective=vr", "--alpha=-inf"], "jump"),
         (["--gradient_estimator=dreg", "--batch_norm"], "couples"),
@@ -207,6 +212,10 @@ def test_samples_in_all_and_the_objectives_parameters():
     assert "num_outer" in options.run_flags(flags)
     assert options.num_samples(parse("--k=4")) == 4
     assert "num_outer" not in options.run_flags(parse("--k=4"))
+
+
+def test_a_ladder_of_one_layer_shares_no_weights():
+    assert parse("--objective=piwae", "--inference=ladder").objective == "piwae"
 
 
 def test_an_infinite_order_can_be_stored():
