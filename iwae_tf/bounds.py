@@ -137,11 +137,12 @@ class Bound(NamedTuple):
       value: maps log_weights [num_samples, batch] to the bound, [batch].
       path_weights: maps log_weights to c_i = v_i - d v_i / d log w_i with v_i = d value / d log w_i, [num_samples,
         batch]: the weight of d log w_i / d z_i in the gradient of the inference network. (The score function's
-        term, reparameterised once more, is the second part; see `estimators.dreg`.)
+        term, reparameterised once more, is the second part; see `estimators.dreg`.) None for a bound that only the
+        generative network maximises.
     """
 
     value: Callable
-    path_weights: Callable
+    path_weights: Callable | None = None
 
 
 def _elbo_path_weights(log_weights):
@@ -150,11 +151,6 @@ def _elbo_path_weights(log_weights):
 
 def _iwae_path_weights(log_weights):
     return tf.square(normalized_weights(log_weights))
-
-
-def _iwae_of_all_path_weights(log_weights, num_outer):
-    del num_outer
-    return _iwae_path_weights(log_weights)
 
 
 def _miwae_path_weights(log_weights, num_outer):
@@ -169,12 +165,6 @@ def _ciwae_path_weights(log_weights, beta):
 def _renyi_path_weights(log_weights, alpha):
     weights = normalized_weights((1.0 - alpha) * log_weights)
     return alpha * weights + (1.0 - alpha) * tf.square(weights)
-
-
-def _jackknife_path_weights(log_weights):
-    k = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
-    without_one = tf.reduce_sum(tf.square(tf.nn.softmax(_without_each(log_weights), axis=0)), axis=1)
-    return k * _iwae_path_weights(log_weights) - (k - 1.0) / k * without_one
 
 
 class Objective(NamedTuple):
@@ -198,10 +188,12 @@ OBJECTIVES = {
     "iwae": (Bound(iwae_bound, _iwae_path_weights),),
     "vae": (Bound(elbo, _elbo_path_weights),),
     "miwae": (Bound(miwae_bound, _miwae_path_weights),),
-    "piwae": (Bound(_iwae_of_all, _iwae_of_all_path_weights), Bound(miwae_bound, _miwae_path_weights)),
+    "piwae": (Bound(_iwae_of_all), Bound(miwae_bound, _miwae_path_weights)),
     "ciwae": (Bound(ciwae_bound, _ciwae_path_weights),),
     "vr": (Bound(renyi_bound, _renyi_path_weights),),
-    "jackknife": (Bound(jackknife_bound, _jackknife_path_weights),),
+    # It rewards weights that are far apart, being no lower bound: an inference network that maximised it would spread
+    # them without end.
+    "jackknife": (Bound(jackknife_bound), Bound(iwae_bound, _iwae_path_weights)),
 }
 
 
@@ -219,7 +211,7 @@ def objective(name, *parameters):
 
     Args:
       name: one of `OBJECTIVES`. "piwae" is the PIWAE of [2]: the IWAE with all M * K samples for the generative
-        network, MIWAE(M, K) for the inference network.
+        network, MIWAE(M, K) for the inference network; with "jackknife" that maximises L_k.
       *parameters: "miwae" and "piwae": num_outer, their M. "ciwae": beta, from 0 to 1. "vr": alpha, finite or -inf.
         The others have none.
 
@@ -232,7 +224,7 @@ def objective(name, *parameters):
     if len(parameters) != (name in _PARAMETERS) or not are_valid(*parameters):
         raise ValueError(f"The objective {name} has {expected}, but was given {parameters}.")
     networks_bounds = [
-        Bound(*(functools.partial(_call_with, function, parameters) for function in bound))
+        Bound(*(function and functools.partial(_call_with, function, parameters) for function in bound))
         for bound in OBJECTIVES[name]
     ]
     return Objective(name, parameters, networks_bounds[0], networks_bounds[-1])

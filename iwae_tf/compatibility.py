@@ -60,8 +60,8 @@ def reason_against(
         return "The gradient estimator dreg does not serve alpha = -inf: the derivatives of a maximum jump."
     if estimator == "resampled" and not 1 <= num_resampled <= num_samples:
         return f"num_resampled is {num_resampled}, but must be from 1 to the number of samples, {num_samples}."
-    if shares_weights and objective == "piwae":
-        return "The objective piwae gives each network its own bound, but the Ladder's networks share weights."
+    if shares_weights and objective in ("piwae", "jackknife"):
+        return f"The objective {objective} gives each network its own bound, but the Ladder's networks share weights."
     if shares_weights and estimator == "rws":
         return "The gradient estimator rws gives each network its own loss, but the Ladder's networks share weights."
     if batch_norm and estimator != "standard":

@@ -113,8 +113,8 @@ _model(
     "iwae",
     "What is maximised. iwae: the importance weighted bound L_k. vae: the mean of k log-weights. miwae: the mean of "
     "--num_outer bounds L_k. piwae: the generative network L_(num_outer * k), the inference network miwae. ciwae: "
-    "--ciwae_beta ELBO + (1 - beta) L_k. vr: the Renyi bound of order --alpha. jackknife: L_k without its bias of "
-    "order 1/k.",
+    "--ciwae_beta ELBO + (1 - beta) L_k. vr: the Renyi bound of order --alpha. jackknife: the generative network "
+    "L_k without its bias of order 1/k, the inference network L_k.",
     enum_values=["iwae", "vae", "miwae", "piwae", "ciwae", "vr", "jackknife"],
 )
 _model(flags.DEFINE_integer, "k", 50, "Importance samples per image.", lower_bound=1, upper_bound=_MOST)

@@ -100,8 +100,11 @@ def _value(name, *parameters, log_weights):
 )
 def test_objectives_that_are_others_in_disguise(one, other):
     log_weights = _weights()
-    for mine, theirs in zip(bounds.objective(*one).generative, bounds.objective(*other).generative, strict=True):
-        np.testing.assert_allclose(mine(log_weights), theirs(log_weights), rtol=1e-12)
+    one, other = bounds.objective(*one), bounds.objective(*other)
+    np.testing.assert_allclose(one.generative.value(log_weights), other.generative.value(log_weights), rtol=1e-12)
+    if one.name != "piwae":  # Its inference network has a bound of its own.
+        for mine, theirs in zip(one.inference, other.inference, strict=True):
+            np.testing.assert_allclose(mine(log_weights), theirs(log_weights), rtol=1e-12)
 
 
 def test_miwae_groups_consecutive_samples():
@@ -154,16 +157,16 @@ def test_path_weights_are_the_first_derivatives_less_the_second(name):
     log_weights = _weights(6, 2)
     live = tf.eye(6, dtype=tf.float64)[:, :, tf.newaxis]
     objective = bounds.objective(name, *PARAMETERS[name])
-    for bound in (objective.generative, objective.inference):
-        with tf.GradientTape() as second:
-            second.watch(log_weights)
-            with tf.GradientTape() as first:
-                first.watch(log_weights)
-                copies = live * log_weights + (1.0 - live) * tf.stop_gradient(log_weights)
-                total = tf.add_n([tf.reduce_sum(bound.value(copy)) for copy in tf.unstack(copies)])
-            derivatives = first.gradient(total, log_weights)
-        diagonal = second.gradient(derivatives, log_weights, unconnected_gradients="zero")
-        np.testing.assert_allclose(bound.path_weights(log_weights), derivatives - diagonal, atol=1e-10)
+    bound = objective.inference
+    with tf.GradientTape() as second:
+        second.watch(log_weights)
+        with tf.GradientTape() as first:
+            first.watch(log_weights)
+            copies = live * log_weights + (1.0 - live) * tf.stop_gradient(log_weights)
+            total = tf.add_n([tf.reduce_sum(bound.value(copy)) for copy in tf.unstack(copies)])
+        derivatives = first.gradient(total, log_weights)
+    diagonal = second.gradient(derivatives, log_weights, unconnected_gradients="zero")
+    np.testing.assert_allclose(bound.path_weights(log_weights), derivatives - diagonal, atol=1e-10)
 
 
 def test_the_jackknife_keeps_its_digits_in_single_precision():

@@ -155,7 +155,7 @@ def test_there_is_a_flagfile_for_each_published_cell(dataset):
         (["--objective=ciwae", "--ciwae_beta=nan"], "must be a number from 0 to 1"),
         (["--objective=vr", "--alpha=-1e38"], "no order of a Renyi bound"),
         (["--epochs=99999999999999999999"], "--epochs=99999999999999999999"),
-        (["--beta_warmup_epochs=101"], "is more than the --epochs=100"),
+        (["--beta_warmup_epochs=101"], "is more than all --epochs=100"),
         (["--gradient_estimator=resampled", "--objective=jackknife"], "can be negative"),
         (["--gradient_estimator=dreg", "--objective=vr", "--alpha=-inf"], "jump"),
         (["--gradient_estimator=dreg", "--batch_norm"], "couples"),
