@@ -116,7 +116,8 @@ def load(name, data_dir="", train_split="", validation_split="", test_split=""):
 
     Args:
       name: as for `find`.
-      data_dir: the folder that holds it; "" for the usual one, into which it is downloaded if need be.
+      data_dir: the folder that holds it; "" for the usual one. TFDS prepares what is missing; chardata.mat is
+        downloaded to the usual one only.
       train_split: of TFDS data sets, in TFDS's syntax; "" for the official one.
       validation_split: as above; "" holds out the last training images where there is no official one.
       test_split: as above.
@@ -145,7 +146,7 @@ def _check(name, splits, num_images):
         raise UserError(f"{name} has {found} training, validation and test images and should have {num_images}.")
     for split, images in zip(_SPLITS, splits, strict=True):
         if not len(images):
-            raise UserError(f"{name} has no {split} images; give more, or another --{split}_split.")
+            raise UserError(f"{name} has no {split} images; give more.")
         if images.shape[1:] != splits[0].shape[1:]:
             raise UserError(f"{name} has images of sizes {splits[0].shape[1:]} and {images.shape[1:]}; give one size.")
         if images.min() == images.max():

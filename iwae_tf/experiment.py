@@ -14,27 +14,18 @@ from iwae_tf import datasets, options, runs
 from iwae_tf.errors import UserError
 
 
-def load(run_dir, trained=True):
-    """Gives back the model of a run directory; see `iwae_tf.load`.
-
-    Args:
-      run_dir: a run directory.
-      trained: if False, the model has the weights that the run began with, but for --init_from.
-
-    Raises:
-      UserError: no run directory, or nothing is trained yet.
-    """
+def load(run_dir):
+    """Gives back the trained model of a run directory; see `iwae_tf.load`."""
     from iwae_tf import training
 
     run = runs.RunDirectory(run_dir)
     flags = read_flags(run)
-    if trained and not run.has_checkpoints():
+    if not run.has_checkpoints():
         raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
-    built = model(flags, run.read_data()["image_shape"], None if trained else images(flags)[0].train_mean)
+    built = model(flags, run.read_data()["image_shape"])
     training.prepare(built, plan(flags))
-    if trained:
-        training.restore(built, run)
-        training.use_averages(built)
+    training.restore(built, run)
+    training.use_averages(built)
     return built
 
 
@@ -57,7 +48,10 @@ def images(flags):
     grey = datasets.load(flags.dataset, flags.data_dir, flags.train_split, flags.validation_split, flags.test_split)
     grey = grey.first(flags.max_images) if flags.max_images else grey
     used = "fixed" if grey.is_binary else flags.binarization
-    return binarization.binarize_once(grey, flags.binarization), {"binarization": used, **grey.describe()}
+    binarized = binarization.binarize_once(grey, flags.binarization)
+    if not binarized.train.any():
+        raise UserError(f"--binarization={flags.binarization} leaves no ink on the training images; take another.")
+    return binarized, {"binarization": used, **grey.describe()}
 
 
 def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
@@ -111,6 +105,11 @@ def initialise(built, flags):
         raise UserError(f"The model in --init_from={flags.init_from} has --activation={theirs}; give the same.")
     source = load(flags.init_from)
     built(tf.zeros([1, built.generative.event_size]))
+    if source.generative.event_size != built.generative.event_size:
+        raise UserError(
+            f"The model in --init_from={flags.init_from} is of images of {source.generative.event_size} pixels, and "
+            f"these have {built.generative.event_size}; give its data set."
+        )
     ours, theirs = ([tuple(weight.shape) for weight in one.variables_of_networks] for one in (built, source))
     if ours != theirs:
         raise UserError(

@@ -25,6 +25,7 @@ def _flag(kind, name, default, text, **kwargs):
 
 
 _flag(absl_flags.DEFINE_string, "run_dir", "", "The run whose model is measured; the results go there.")
+_flag(absl_flags.DEFINE_string, "data_dir", "", "The folder of the run's data, if it was moved since.")
 _flag(absl_flags.DEFINE_list, "k", ["1", "5", "50"], "Numbers of samples.")
 _flag(absl_flags.DEFINE_bool, "fresh", False, "Take the untrained model of the run's flags.")
 _flag(absl_flags.DEFINE_integer, "draws", 200, "Gradients of each kind that are drawn.", lower_bound=10)
@@ -54,17 +55,23 @@ def main(argv):
     flags = _parse(argv)
     run = runs.RunDirectory(flags.run_dir)
     run_flags = experiment.read_flags(run)
-    experiment.import_tensorflow_quietly()
-    from iwae_tf import binarization, figures
-
-    source = experiment.load(flags.run_dir, trained=not flags.fresh)
-    images, _ = experiment.images(run_flags)
-    x = binarization.fixed_binarization(images.test[: flags.images], "test")
     at_each_k = [types.SimpleNamespace(**{**vars(run_flags), "k": k}) for k in flags.k]
     for at_k in at_each_k:
         reason = options.reason_against(at_k, estimator="standard")
         if reason:
             raise UserError(f"--k={at_k.k} does not go with this run: {reason}")
+    experiment.import_tensorflow_quietly()
+    from iwae_tf import binarization, figures, training
+
+    run_flags.data_dir = flags.data_dir or run_flags.data_dir
+    images, data = experiment.images(run_flags)
+    run.check_data(data)
+    if flags.fresh:
+        source = experiment.model(run_flags, images.image_shape, images.train_mean)
+        training.prepare(source, experiment.plan(run_flags))
+    else:
+        source = experiment.load(flags.run_dir)
+    x = binarization.fixed_binarization(images.test[: flags.images], "test")
     rows, start = [], time.monotonic()
     line = progress.StatusLine()
     for at_k in at_each_k:
@@ -225,7 +232,7 @@ def _parse(argv):
         raise UserError("--run_dir is missing: name the run whose model is to be measured.")
     if not _values.k or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in _values.k):
         raise UserError(f"--k={','.join(_values.k)} is no list of positive integers such as 1,5,50.")
-    names = ("run_dir", "fresh", "draws", "images", "resampled", "seed")
+    names = ("run_dir", "data_dir", "fresh", "draws", "images", "resampled", "seed")
     return types.SimpleNamespace(k=[int(word) for word in _values.k], **{name: _values[name].value for name in names})
 
 

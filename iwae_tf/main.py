@@ -18,7 +18,7 @@ def main(argv):
     run = runs.RunDirectory(flags.run_dir)
     run.check(options.run_flags(flags), flags.overwrite)
     results = None if flags.overwrite else _stored_results(flags, run)
-    if results and (run.saved_model.exists() or not flags.export):
+    if results and run.data.exists() and (run.saved_model.exists() or not flags.export):
         print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
         print(_table(flags, results))
         return

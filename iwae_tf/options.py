@@ -74,8 +74,8 @@ _data(
     flags.DEFINE_string,
     "data_dir",
     "",
-    "Folder that holds chardata.mat (omniglot28) or that TensorFlow Datasets prepared its data sets in; what is "
-    "missing is downloaded. By default ~/.cache/iwae_tf and ~/tensorflow_datasets.",
+    "Folder that holds chardata.mat (omniglot28), by default ~/.cache/iwae_tf, into which it is downloaded; or the one "
+    "in which TensorFlow Datasets prepares its data sets, by default ~/tensorflow_datasets.",
 )
 _data(
     flags.DEFINE_string,

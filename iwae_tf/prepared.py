@@ -37,12 +37,13 @@ def read(name, data_dir, splits, convert=None):
     Raises:
       UserError: there is no such data set or split, it cannot be had, it is damaged, or holds no images of one size.
     """
+    data_dir = str(pathlib.Path(data_dir).expanduser()) if data_dir else ""
     if data_dir and not pathlib.Path(data_dir).is_dir():
         raise UserError(f"--data_dir={data_dir} is no folder; give one that TensorFlow Datasets prepared.")
     folder = _find(name, data_dir) or _prepare(name, data_dir)
     path = files.cache_folder() / "tfds" / f"{folder.parent.name}-{_digest(folder, splits, convert)}.npz"
     arrays = files.read_arrays(path)
-    if arrays is None:
+    if arrays is None or set(arrays) != set(splits) or any(a.dtype != np.uint8 or a.ndim != 3 for a in arrays.values()):
         arrays = {split: _read_split(folder, text, convert) for split, text in splits.items()}
         _keep(path, arrays)
     return arrays
@@ -64,8 +65,8 @@ def _digest(folder, splits, convert):
     """Names everything that decides what is read; TFDS's records of a data set hold its files' sizes and check sums."""
     try:
         records = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
-    except OSError as error:
-        raise UserError(f"{folder} is damaged: cannot read {error.filename} ({error.strerror}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder} is damaged: cannot read its records ({error}); prepare it again.") from error
     conversion = convert.__name__ if convert else None
     return hashlib.sha256(json.dumps([_READING, records, splits, conversion]).encode()).hexdigest()[:20]
 
@@ -97,6 +98,7 @@ def _prepare(name, data_dir):
             "above it: --data_dir=FOLDER."
         )
         _check_network(builder, folder, help_text)
+        print(f"TensorFlow Datasets prepares {folder}", flush=True)
         try:
             builder.download_and_prepare()
         except Exception as error:
@@ -111,9 +113,9 @@ def _check_network(builder, folder, help_text):
     urls = [url for url in builder.url_infos or {} if url.startswith("http")] or [_TFDS_SERVER]
     try:
         files.open_url(urls[0]).close()
-    except urllib.error.HTTPError:
-        pass  # It answers; what is wrong with the answer TFDS will say.
     except OSError as error:
+        if urls == [_TFDS_SERVER] and isinstance(error, urllib.error.HTTPError):
+            return  # It answers, though there is nothing at its root.
         raise UserError(f"There is no {folder}, and {urls[0]} cannot be reached ({error}); {help_text}") from error
 
 
@@ -125,22 +127,25 @@ def _read_split(folder, split, convert):
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # Its records can be damaged in many ways.
-        raise UserError(f"{folder} is damaged: TensorFlow Datasets cannot read it ({_first_line(error)}).") from error
+        raise UserError(f"{folder} is damaged ({_first_line(error)}); prepare it again.") from error
     try:
         num_images = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         there = ", ".join(builder.info.splits)
         raise UserError(f"{folder} has no split {split!r}; expected {there}, or parts such as train[:80%].") from error
+    if num_images < 1:
+        raise UserError(f"The split {split} of {folder} selects no images; give another.")
     feature = _image_feature(builder, folder)
-    images = builder.as_dataset(split=split, shuffle_files=False).map(lambda example: example[feature])
     converted = []
     try:
+        images = builder.as_dataset(split=split, shuffle_files=False).map(lambda example: example[feature])
         for batch in images.batch(_BATCH):
             batch = _luminance(batch)
             converted.append((convert(batch) if convert else batch).numpy())
     except tf.errors.OpError as error:
         raise UserError(
-            f"Cannot read the split {split} of {folder} as images of one size ({_first_line(error)})."
+            f"Cannot read the split {split} of {folder} ({_first_line(error)}): its images differ in size, or it is "
+            "damaged and has to be prepared again."
         ) from error
     found = sum(map(len, converted))
     if found != num_images or not found:
@@ -183,4 +188,6 @@ def shrink_ink_on_paper(images):
 
 
 def _first_line(error):
-    return (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
+    """What an error says, without the names that TensorFlow gives to its operations."""
+    text = re.sub(r"\{\{.*?\}\} ?| \[Op:.*?\]", "", str(error)).strip()
+    return (text.splitlines() or [repr(error)])[0].rstrip(".:")

@@ -96,14 +96,8 @@ class RunDirectory:
           UserError: as `check`; the run was trained on other images; or the folder cannot be written.
         """
         self.check(flags, overwrite)
-        stored = self._stored_data()
-        if stored and data and stored != data and self.has_checkpoints() and not overwrite:
-            changed = {name: value for name, value in data.items() if stored.get(name) != value}
-            different = [f"{name} {stored.get(name)} there, {value} here" for name, value in changed.items()]
-            raise UserError(
-                f"{self.path} was trained on other images ({'; '.join(different)}): give the same ones to continue it, "
-                "another --run_dir, or --overwrite to start anew."
-            )
+        if data and self.has_checkpoints() and not overwrite:
+            self.check_data(data)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:
@@ -127,6 +121,24 @@ class RunDirectory:
             raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
         return stored
 
+    def check_data(self, data):
+        """Checks that images are those that the run was trained on.
+
+        Args:
+          data: what they are, as for `claim`.
+
+        Raises:
+          UserError: they are others.
+        """
+        stored = self._stored_data() or data
+        changed = {name: value for name, value in data.items() if stored.get(name) != value}
+        different = [f"{name} {stored.get(name)} there, {value} here" for name, value in changed.items()]
+        if different:
+            raise UserError(
+                f"{self.path} was trained on other images ({'; '.join(different)}): give the same ones to continue it, "
+                "another --run_dir, or --overwrite to start anew."
+            )
+
     def read_data(self):
         """Returns what the images of the run are, as `claim` was told.
 
@@ -143,7 +155,9 @@ class RunDirectory:
             return None
         try:
             data = json.loads(self.data.read_text())
-            data["image_shape"]
+            height, width = data["image_shape"]
+            if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+                raise ValueError(f"image_shape {data['image_shape']}")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"Cannot read {self.data} ({error!r}); remove it: it is written anew.") from error
         return data

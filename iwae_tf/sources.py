@@ -51,7 +51,7 @@ def read_chardata(data_dir):
     """
     import scipy.io
 
-    folder = pathlib.Path(data_dir) if data_dir else files.cache_folder()
+    folder = pathlib.Path(data_dir).expanduser() if data_dir else files.cache_folder()
     path = folder / "chardata.mat"
     if not data_dir and not path.exists():
         _download_chardata(path)
@@ -117,15 +117,15 @@ def read_npz(path):
       UserError: the file cannot be read, or holds something else.
     """
     expected = "expected a .npz file with arrays train and test (numpy.savez(FILE, train=..., test=...))"
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"There is no file {path!r}; {expected}.")
-    arrays = files.read_arrays(path)
-    if arrays is None:
-        raise UserError(f"Cannot read {path} as arrays; {expected}.")
-    missing = [name for name in ("train", "test") if name not in arrays]
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; {expected}.")
+    named = files.read_arrays(path, ("train", "validation", "test"))
+    if named is None:
+        raise UserError(f"Cannot read {path} as arrays of numbers; {expected}.")
+    missing = [name for name in ("train", "test") if name not in named]
     if missing:
-        raise UserError(f"{path} has no array {missing[0]!r} but {', '.join(arrays) or 'none at all'}; {expected}.")
-    named = {name: arrays[name] for name in ("train", "validation", "test") if name in arrays}
+        raise UserError(f"{path} has no array {missing[0]!r}; {expected}.")
     # One scale for all: a split can be dark by chance.
     top = _top(list(named.values()), path, list(named))
     images = {name: _rows_of_images(_grey_values(array, path, name, top), path, name) for name, array in named.items()}
@@ -153,7 +153,7 @@ def _grey_values(array, path, name, top=None):
     full = 1 if array.dtype.kind in "bf" else top
     if array.min() < 0 or array.max() > full:
         raise UserError(
-            f"{name} in {path} has values {array.min():g} ... {array.max():g}; expected {array.dtype} in 0 ... {full}."
+            f"{name} in {path} has values {array.min()} ... {array.max()}; expected {array.dtype} in 0 ... {full}."
         )
     return np.rint(array * (255.0 / full)).astype(np.uint8) if full == 1 else array.astype(np.uint8)
 

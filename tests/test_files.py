@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -72,12 +73,18 @@ def test_arrays_are_read_as_they_were_written_and_damaged_ones_not_at_all(tmp_pa
     assert files.read_arrays(path) is None
     files.write_arrays(path, numbers=np.arange(600.0).reshape(2, 300))
     np.testing.assert_array_equal(files.read_arrays(path)["numbers"], np.arange(600.0).reshape(2, 300))
+    assert files.read_arrays(path, names=("letters",)) == {}
     whole = path.read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 0xFF
-    for content in (whole[: len(whole) // 2], bytes(damaged), b"", b"text"):
+    encrypted = bytearray(whole)
+    encrypted[whole.index(b"PK\1\2") + 8] |= 1
+    for content in (whole[: len(whole) // 2], bytes(damaged), bytes(encrypted), b"", b"text"):
         path.write_bytes(content)
         assert files.read_arrays(path) is None
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("numbers.npy", b"no array")
+    assert files.read_arrays(path) is None
     with path.open("wb") as file:
         np.save(file, np.arange(3))  # An array, but no .npz.
     assert files.read_arrays(path) is None

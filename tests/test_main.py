@@ -21,6 +21,7 @@ from iwae_tf import (
     datasets,
     evaluation,
     experiment,
+    gradients,
     layers,
     main,
     networks,
@@ -276,6 +277,27 @@ def test_what_a_run_cannot_start_from_is_refused(finished, words, message, tmp_p
     with pytest.raises(UserError, match=message):
         main.main(["main", *flags])
     assert not (tmp_path / "new").exists()
+
+
+def test_ones_own_images_and_what_they_become(tmp_path, capsys):
+    """Not square, binarised once; other images are refused, for training on and for measuring gradients."""
+    pictures = np.random.default_rng(0).integers(0, 256, [80, 6, 5], np.uint8)
+    np.savez(tmp_path / "own.npz", train=pictures[:60], test=np.concatenate([pictures[50:], pictures[:3]]))
+    words = [f"--dataset=npz:{tmp_path / 'own.npz'}", "--binarization=threshold", "--batch_size=10"]
+    _run_to_the_end(words, tmp_path, capsys)
+    run = runs.RunDirectory(tmp_path / "run")
+    data = run.read_results()["data"]
+    assert (data["binarization"], data["image_shape"], data["num_duplicates"]) == ("threshold", [6, 5], 7)
+    assert iwae_tf.load(run.path)(tf.zeros([2, 30])).shape == (2,)
+    np.savez(tmp_path / "own.npz", train=255 - pictures[:60], test=pictures[60:])
+    run.results.unlink()
+    with pytest.raises(UserError, match="was trained on other images .*sha256"):
+        _run_to_the_end(words, tmp_path, capsys)
+    with pytest.raises(UserError, match="was trained on other images"):
+        gradients.main(["gradients", f"--run_dir={run.path}"])
+    np.savez(tmp_path / "own.npz", train=pictures[:60] // 2, test=pictures[60:])
+    with pytest.raises(UserError, match="--binarization=threshold leaves no ink"):
+        main.main(["main", *FLAGS, *words, f"--run_dir={tmp_path / 'dark'}"])
 
 
 def test_another_architecture_runs_to_the_end(tmp_path, capsys):

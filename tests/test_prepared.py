@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import urllib.error
 
 import numpy as np
 import pytest
@@ -93,9 +94,12 @@ def test_a_damaged_cache_is_written_anew(stored, cache):
     folder, _ = stored
     first = datasets.load("tfds:digits", str(folder)).describe()
     (path,) = cache.rglob("*.npz")
-    path.write_bytes(path.read_bytes()[:200])
+    content = path.read_bytes()
+    path.write_bytes(content[:200])
     assert datasets.load("tfds:digits", str(folder)).describe() == first
     assert files.read_arrays(path) is not None
+    files.write_arrays(path, something="else")
+    assert datasets.load("tfds:digits", str(folder)).describe() == first
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(stored, cache, capsys):
@@ -156,6 +160,8 @@ def test_omniglot_is_bright_ink_shrunk_by_area(tmp_path):
     [
         ({"train_split": "small1"}, "has no split 'small1'; expected train, test"),
         ({"test_split": "test[:200%"}, "has no split"),
+        ({"train_split": "train[:0%]"}, "selects no images"),
+        ({"train_split": "train[9:3]"}, "selects no images"),
         ({"data_dir": "nowhere"}, "--data_dir=nowhere is no folder"),
     ],
 )
@@ -194,8 +200,11 @@ def test_damaged_records_are_refused(stored, tmp_path, name):
     with pytest.raises(UserError, match="digits/1.0.0 is damaged"):
         datasets.load("tfds:digits", str(folder))
     if name == "features.json":
+        path.write_bytes(b"\xff\xfe")
+        with pytest.raises(UserError, match="is damaged: cannot read its records"):
+            datasets.load("tfds:digits", str(folder))
         path.unlink()
-        with pytest.raises(UserError, match="is damaged: cannot read .*features.json"):
+        with pytest.raises(UserError, match="is damaged: cannot read its records .*features.json"):
             datasets.load("tfds:digits", str(folder))
 
 
@@ -215,7 +224,7 @@ def test_images_of_several_sizes_are_refused(tmp_path):
             for split in ("train", "test")
         },
     )
-    with pytest.raises(UserError, match="as images of one size"):
+    with pytest.raises(UserError, match="its images differ in size, or it is damaged"):
         datasets.load("tfds:ragged", str(tmp_path))
 
 
@@ -240,6 +249,15 @@ def test_without_a_network_it_is_said_at_once(tmp_path, monkeypatch):
     assert str(tmp_path / "mnist") in str(error.value)
     assert len(asked) == 1
     assert not list(tmp_path.rglob("*.tfrecord*"))
+
+
+def test_a_server_that_answers_with_an_error_is_not_asked_again_and_again(tmp_path, monkeypatch):
+    def fail(url, **_):
+        raise urllib.error.HTTPError(url, 503, "Service unavailable", {}, None)
+
+    monkeypatch.setattr(files, "open_url", fail)
+    with pytest.raises(UserError, match="cannot be reached .HTTP Error 503"):
+        datasets.load("tfds:mnist", str(tmp_path))
 
 
 def test_half_a_preparation_is_not_loaded(tmp_path, monkeypatch):

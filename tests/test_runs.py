@@ -55,6 +55,7 @@ def test_other_images_are_refused_once_something_is_trained(run):
     with pytest.raises(UserError, match=r"trained on other images \(sha256 4567 there, 0123 here\)"):
         run.claim(FLAGS, data=DATA)
     assert run.read_data()["sha256"] == "4567"
+    run.data.write_text("damaged")
     run.claim(FLAGS, overwrite=True, data=DATA)
     assert run.read_data() == DATA
 
@@ -62,9 +63,10 @@ def test_other_images_are_refused_once_something_is_trained(run):
 def test_what_the_images_are_has_to_be_on_record(run):
     with pytest.raises(UserError, match="has no data.json"):
         run.read_data()
-    run.data.write_text("{}")
-    with pytest.raises(UserError, match="Cannot read .*data.json"):
-        run.read_data()
+    for damaged in ("{}", '{"image_shape": null}', '{"image_shape": [0, 3]}', "[]"):
+        run.data.write_text(damaged)
+        with pytest.raises(UserError, match="Cannot read .*data.json"):
+            run.read_data()
 
 
 def test_the_folder_of_the_data_may_move(run):

@@ -128,6 +128,12 @@ def test_ones_own_images(given, expected, tmp_path):
     assert validation is None
 
 
+def test_other_arrays_of_the_file_are_left_alone(tmp_path):
+    labels = np.array([{"not": "a number"}, None])
+    train, _, _ = sources.read_npz(_npz(tmp_path, train=_GREY, test=_GREY, labels=labels))
+    np.testing.assert_array_equal(train, _GREY)
+
+
 def test_flat_square_images_and_a_split_for_validation(tmp_path):
     flat = np.arange(3 * 16, dtype=np.uint8).reshape(3, 16)
     train, validation, _ = sources.read_npz(_npz(tmp_path, train=flat, validation=flat[1:], test=flat))
@@ -144,15 +150,15 @@ def test_a_dark_split_is_not_taken_for_a_binary_one(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train": _GREY}, "has no array 'test' but train; expected a .npz file"),
-        ({"images": _GREY}, "has no array 'train' but images"),
+        ({"train": _GREY}, "has no array 'test'; expected a .npz file"),
+        ({"images": _GREY}, "has no array 'train'; expected"),
         ({"train": _GREY, "test": _GREY.astype(str)}, "test in .* has type <U3; expected bool, integers"),
         ({"train": _GREY, "test": _GREY.astype(complex)}, "has type complex128"),
         ({"train": _GREY, "test": _GREY[:0]}, r"test in .* is empty, shape \(0, 3, 4\)"),
         ({"train": _GREY / 255.0, "test": _GREY * np.nan}, "values that are not finite"),
         (
             {"train": _GREY / 1.0, "test": _GREY / 255.0},
-            r"train in .* has values 0 ... 230; expected float64 in 0 ... 1",
+            r"train in .* has values 0.0 ... 230.0; expected float64 in 0 ... 1",
         ),
         ({"train": _GREY - 5.0, "test": _GREY / 255.0}, "has values -5"),
         ({"train": _GREY.astype(int) + 300, "test": _GREY}, "values 300 ... 530; expected int64 in 0 ... 255"),
