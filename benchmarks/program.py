@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import resource
 import sys
 import tempfile
@@ -11,7 +10,7 @@ import time
 import keras
 import tensorflow as tf
 
-from iwae_tf import bounds, datasets, evaluation, models, networks, noise, options, runs, training
+from iwae_tf import bounds, curves, datasets, evaluation, models, networks, noise, options, runs, training
 
 LATENT_DIMS = {1: "50", 2: "100,50"}
 # Training images of MNIST, of which no epoch has more.
@@ -39,12 +38,12 @@ def training_epochs(model, images, batch, folder):
     plan = training.Plan(epochs=1000, batch_size=batch, picture_every=1000)
     steps = plan.steps_per_epoch(len(images.train))
     training.prepare(model, plan, steps)
-    rows = []
-    for epoch in itertools.count():
-        before = rows[-1]["seconds"] if rows else 0.0
+    epochs, before = training.epochs(model, images, plan, run, curves.Record()), 0.0
+    while True:
         with contextlib.redirect_stdout(io.StringIO()):
-            training.fit(model, images, plan, run, rows, epoch, epoch + 1)
-        yield (rows[-1]["seconds"] - before) / steps
+            seconds = next(epochs)["seconds"]
+        yield (seconds - before) / steps
+        before = seconds
 
 
 def plain_training_epochs(model, images, batch):

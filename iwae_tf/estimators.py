@@ -23,7 +23,7 @@ Where a variable serves both networks, as in the Ladder VAE, its gradient is the
 
 import tensorflow as tf
 
-from iwae_tf import noise
+from iwae_tf import noise, replicas
 
 
 def standard(model, x, eps, beta, key):
@@ -100,9 +100,9 @@ def resampled(model, x, eps, beta, key):
     drawn has that gradient as its expectation, given all samples. Burda et al. [1, section 3] mention m = 1.
     """
     terms = model.log_weight_terms(x, eps)
-    batch = tf.cast(tf.shape(x)[0], tf.float32)
-    shares = -batch * _loss_derivatives(model.objective.generative)(terms.log_weights_at(beta))
-    offsets = noise.uniform(tf.shape(shares)[1:], key)
+    batch = tf.shape(x)[0]
+    shares = -tf.cast(batch, tf.float32) * _loss_derivatives(model.objective.generative)(terms.log_weights_at(beta))
+    offsets = replicas.share(noise.uniform([replicas.count() * batch], key), axis=0)
     chosen = systematic_resampling(shares, offsets, model.num_resampled)
     with tf.GradientTape() as tape:
         few = model.log_weight_terms(x, [_take(layer, chosen) for layer in eps])

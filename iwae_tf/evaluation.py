@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import noise
+from iwae_tf import interruption, noise, replicas
 
 # The noise is keyed by image and block of samples, so this number is part of the definition of the random numbers.
 BLOCK = 500
@@ -102,7 +102,7 @@ class SplitBounds(NamedTuple):
     elbos: np.ndarray
 
 
-def evaluate_images(model, images, num_samples, seed=0, report=None):
+def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None):
     """Estimates log p(x) of every image by `num_samples` importance samples.
 
     Args:
@@ -110,29 +110,43 @@ def evaluate_images(model, images, num_samples, seed=0, report=None):
       images: float array [num_images, event], binary for Bernoulli pixels.
       num_samples: importance samples per image.
       seed: seed of the samples.
-      report: called with the number of finished images and the mean log-likelihood so far.
+      report: called with the `SplitBounds` of the images that are finished, the first ones, every few images.
+      begun: `SplitBounds` of the first images, from an evaluation with the same arguments that was interrupted.
 
     Returns:
-      `SplitBounds`.
+      `SplitBounds`, the same in all workers if the model was built under a `tf.distribute` strategy; they take turns.
+
+    Raises:
+      interruption.Interrupted: a signal asked to stop; what was reported last is what is finished.
     """
+    workers = replicas.Workers(model.distribute_strategy)
     key = noise.key(seed, "evaluation")
     counts = tf.constant([num_samples, model.num_samples], tf.int32)
     compiled = tf.function(functools.partial(importance_bounds, model), jit_compile=model.jit_compile)
-    pieces = []
-    for start, size, batch in _full_batches(images):
-        values = compiled(batch, tf.range(start, start + _IMAGES_PER_CALL), counts, key)
-        pieces.append(np.vstack([values.iwae_bounds, values.elbo])[:, :size])
+    values = np.zeros([len(SplitBounds._fields), len(images)])
+    done = 0 if begun is None else len(begun.elbos) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
+    values[:, :done] = 0 if begun is None else np.stack(begun)[:, :done]
+    for turn in range(done, len(images), workers.count * _IMAGES_PER_CALL):
+        start = turn + workers.index * _IMAGES_PER_CALL
+        stop = min(turn + workers.count * _IMAGES_PER_CALL, len(images))
+        if start < len(images):
+            size, batch = _full_batch(images, start)
+            bounds = compiled(batch, tf.range(start, start + _IMAGES_PER_CALL), counts, key)
+            values[:, start : start + size] = np.vstack([bounds.iwae_bounds, bounds.elbo])[:, :size]
+        values[:, turn:stop] = workers.sums(values[:, turn:stop])
         if report:
-            report(start + size, float(np.mean(np.hstack(pieces)[0], dtype=np.float64)))
-    return SplitBounds(*np.hstack(pieces).astype(np.float64))
+            report(SplitBounds(*values[:, :stop]))
+        signal_number = workers.any(interruption.received() or 0)
+        if signal_number and stop < len(images):
+            raise interruption.Interrupted(signal_number)
+    return SplitBounds(*values)
 
 
-def _full_batches(images):
-    """Yields (start, size, batch): the last batch is filled up to the one compiled shape with its last image."""
-    for start in range(0, len(images), _IMAGES_PER_CALL):
-        batch = images[start : start + _IMAGES_PER_CALL]
-        filling = np.repeat(batch[-1:], _IMAGES_PER_CALL - len(batch), axis=0)
-        yield start, len(batch), tf.constant(np.concatenate([batch, filling]))
+def _full_batch(images, start):
+    """Returns (size, batch): the last batch is filled up to the one compiled shape with its last image."""
+    batch = images[start : start + _IMAGES_PER_CALL]
+    filling = np.repeat(batch[-1:], _IMAGES_PER_CALL - len(batch), axis=0)
+    return len(batch), tf.constant(np.concatenate([batch, filling]))
 
 
 def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
@@ -153,7 +167,8 @@ def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
     compiled = tf.function(functools.partial(_posterior_means, model, num_samples), jit_compile=model.jit_compile)
     key = noise.key(seed, "active units")
     pieces = []
-    for start, size, batch in _full_batches(images):
+    for start in range(0, len(images), _IMAGES_PER_CALL):
+        size, batch = _full_batch(images, start)
         pieces.append([mean[:size] for mean in compiled(batch, noise.fold_in(key, start))])
     layers = [np.concatenate(means) for means in zip(*pieces, strict=True)]
     return [int(np.sum(np.var(means, axis=0, dtype=np.float64) > ACTIVE_UNIT_THRESHOLD)) for means in layers]

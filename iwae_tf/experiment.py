@@ -3,6 +3,8 @@
 TensorFlow is imported by the functions that need it, so that `--help` and errors answer at once.
 """
 
+import errno
+import json
 import os
 import signal
 import sys
@@ -10,8 +12,11 @@ import tempfile
 
 import numpy as np
 
-from iwae_tf import datasets, options, runs
+from iwae_tf import datasets, interruption, options, runs
 from iwae_tf.errors import UserError
+
+# What a user can mend where something is written.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
 def load(run_dir):
@@ -30,8 +35,16 @@ def load(run_dir):
 
 
 def read_flags(run):
-    """Returns the flags of a `runs.RunDirectory`, as `options.parse` does."""
-    return options.parse(["load", *(f"--{name}={value}" for name, value in run.read_flags().items())])
+    """Returns the flags of a `runs.RunDirectory`, as `options.parse` does.
+
+    Raises:
+      UserError: it holds other flags than those that make a run, such as --flagfile, which would read other files.
+    """
+    stored = run.read_flags()
+    foreign = sorted(set(stored) - set(options.run_flag_names()))
+    if foreign:
+        raise UserError(f"{run.flags} is damaged: --{foreign[0]} is no flag of a run.")
+    return options.parse(["load", *(f"--{name}={value}" for name, value in stored.items())])
 
 
 def images(flags):
@@ -132,8 +145,57 @@ def plan(flags):
         adam_epsilon=flags.adam_epsilon,
         ema_momentum=flags.ema_momentum,
         picture_every=flags.picture_every,
-        jit=flags.jit,
+        jit=flags.jit and flags.strategy == "default",
+        clip_norm=flags.clip_norm,
+        checkpoint_minutes=flags.checkpoint_minutes,
     )
+
+
+def strategy(flags):
+    """Returns the `tf.distribute.Strategy` of --strategy; with several workers it waits for all of them.
+
+    Raises:
+      UserError: TF_CONFIG does not say who the workers are, the batch cannot be split evenly, or there is no strategy
+        in which the run's other flags are exact.
+    """
+    import tensorflow as tf
+
+    if flags.strategy == "default":
+        return tf.distribute.get_strategy()
+    made = tf.distribute.MirroredStrategy() if flags.strategy == "mirrored" else _multi_worker_strategy()
+    if flags.batch_size % made.num_replicas_in_sync:
+        raise UserError(
+            f"--batch_size={flags.batch_size} cannot be split evenly over {made.num_replicas_in_sync} replicas; give a "
+            "multiple."
+        )
+    return made
+
+
+def _multi_worker_strategy():
+    import tensorflow as tf
+
+    text = os.environ.get("TF_CONFIG", "")
+    example = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config = json.loads(text)
+        workers, task = config["cluster"]["worker"], config["task"]
+        if set(config["cluster"]) != {"worker"} or task["type"] != "worker" or not 0 <= task["index"] < len(workers):
+            raise ValueError("the task is none of the cluster's workers")
+        if not all(isinstance(worker, str) and worker.rpartition(":")[2].isdigit() for worker in workers):
+            raise ValueError("a worker is no host:port")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--strategy=multi_worker needs the environment variable TF_CONFIG, such as {example}; it is {text!r} "
+            f"({error!r})."
+        ) from error
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise UserError(f"The workers of TF_CONFIG did not come together ({_first_line(error)}).") from error
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def import_tensorflow_quietly():
@@ -163,12 +225,42 @@ def run_command(main, interrupted):
 
     Args:
       main: a function of the command line.
-      interrupted: what to say after Ctrl-C.
+      interrupted: what to say after a signal, which gives the exit status 128 and its number.
     """
     try:
         main(sys.argv)
     except UserError as error:
         sys.exit(f"iwae_tf: {error}")
+    except interruption.Interrupted as error:
+        print(f"iwae_tf: ended by {error}; what was done is saved, {interrupted}", file=sys.stderr)
+        sys.exit(128 + error.number)
     except KeyboardInterrupt:
         print(f"\niwae_tf: interrupted; {interrupted}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        # A full disk can be met wherever something is written.
+        if error.errno not in _DISK_ERRORS:
+            raise
+        name = f" {error.filename}" if error.filename else ""
+        sys.exit(f"iwae_tf: Cannot write{name} ({error.strerror}); make room, and {interrupted}")
+    except Exception as error:
+        reason = _reason_of_tensorflow(error)
+        if not reason:
+            raise
+        sys.exit(f"iwae_tf: {reason}; mend that, and {interrupted}")
+
+
+def _reason_of_tensorflow(error):
+    """What a user can mend behind an error of TensorFlow; "" for any other error."""
+    if "tensorflow" not in sys.modules:
+        return ""
+    import tensorflow as tf
+
+    if not isinstance(error, tf.errors.OpError):
+        return ""
+    text = _first_line(error)
+    if any(os.strerror(number) in text for number in _DISK_ERRORS):
+        return f"Cannot write ({text})"
+    lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+    # Without other workers there is nobody to lose.
+    return f"Another worker was lost ({text})" if isinstance(error, lost) and "TF_CONFIG" in os.environ else ""

@@ -37,10 +37,16 @@ def write_atomically(path, content):
         raise
 
 
-def write_arrays(path, **arrays):
-    """Writes a compressed .npz atomically."""
+def write_arrays(path, arrays, compress=True):
+    """Writes a .npz atomically.
+
+    Args:
+      path: the file.
+      arrays: name -> array.
+      compress: whether it shall be small rather than quick.
+    """
     packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
+    (np.savez_compressed if compress else np.savez)(packed, **arrays)
     write_atomically(path, packed.getbuffer())
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 import iwae_tf
-from iwae_tf import experiment, files, options, progress, published, runs
+from iwae_tf import experiment, files, interruption, options, progress, published, runs
 
 _NUM_SAMPLES_DRAWN = 100
 
@@ -15,45 +15,142 @@ _NUM_SAMPLES_DRAWN = 100
 def main(argv):
     """The story of a run."""
     flags = options.parse(argv)
-    run = runs.RunDirectory(flags.run_dir)
-    run.check(options.run_flags(flags), flags.overwrite)
-    results = None if flags.overwrite else _stored_results(flags, run)
-    if results and run.data.exists() and (run.saved_model.exists() or not flags.export):
-        print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
-        print(_table(flags, results))
+    with runs.RunDirectory(flags.run_dir) as run:
+        run.check(options.run_flags(flags), flags.overwrite)
+        results = None if flags.overwrite else _stored_results(flags, run)
+        if results and run.data.exists() and (run.saved_model.exists() or not flags.export):
+            print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
+            print(_table(flags, results))
+            return
+
+        experiment.import_tensorflow_quietly()
+        from iwae_tf import export, replicas, training
+
+        strategy = experiment.strategy(flags)
+        workers = replicas.Workers(strategy)
+        images, data = experiment.images(flags)
+        plan = experiment.plan(flags)
+        # All that can be refused is, before anything is overwritten.
+        with strategy.scope():
+            model = experiment.model(
+                flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train))
+            )
+            if flags.init_from and workers.is_chief and (flags.overwrite or not run.has_checkpoints()):
+                experiment.initialise(model, flags)
+        if workers.is_chief:
+            run.claim(options.run_flags(flags), flags.overwrite, data)
+        _announce(flags, images, data, workers, run)
+        with interruption.deferred():
+            trained = training.train(model, images, plan, run, continue_training=flags.train)
+            results = _stored_results(flags, run) if workers.is_chief else None  # Those of a shorter training are gone.
+            if flags.evaluate and not workers.any(results is not None):
+                bounds = _evaluate(flags, model, images, trained, run, workers)
+        if not workers.is_chief:
+            return
+        if flags.evaluate and not results:
+            results = _finish(flags, model, images, data, trained, bounds, run)
+        if flags.export:
+            export.export(model, run.saved_model)
+        if results:
+            print(_table(flags, results))
+
+
+def _announce(flags, images, data, workers, run):
+    """Says what is done on what."""
+    if not workers.is_chief:
+        print(f"worker {workers.index + 1} of {workers.count}; the first one reports and writes")
         return
-
-    experiment.import_tensorflow_quietly()
-    from iwae_tf import export, training
-
-    images, data = experiment.images(flags)
-    plan = experiment.plan(flags)
-    # All that can be refused is, before anything is overwritten.
-    model = experiment.model(flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train)))
-    if flags.init_from and (flags.overwrite or not run.has_checkpoints()):
-        experiment.initialise(model, flags)
-    run.claim(options.run_flags(flags), flags.overwrite, data)
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
     if data["num_duplicates"]:
         print(f"{data['num_duplicates']:,} of the {len(images.test):,} test images are among the training images, too")
-    trained = training.train(model, images, plan, run, continue_training=flags.train)
-    results = _stored_results(flags, run)  # Those of a shorter training are gone.
-    if flags.evaluate and not results:
-        results = _evaluate(flags, model, images, data, trained, run)
-    if flags.export:
-        export.export(model, run.saved_model)
-    if results:
-        print(_table(flags, results))
+    if flags.strategy != "default":
+        print(f"--strategy={flags.strategy}: {workers.count} worker(s); without XLA, which does not go with strategies")
 
 
-def _evaluate(flags, model, images, data, trained, run):
-    """Measures and draws; writes results.json last, since it marks the run as finished."""
+def _evaluate(flags, model, images, trained, run, workers):
+    """Measures the bounds of the test images; begins where an interrupted evaluation was."""
     from iwae_tf import binarization, evaluation
 
     test = binarization.fixed_binarization(images.test, "test")
-    bounds = evaluation.evaluate_images(model, test, flags.nll_samples, report=_evaluation_progress(flags, len(test)))
+    unfinished = _UnfinishedEvaluation(flags, trained, len(test), run if workers.is_chief else None)
+    begun = unfinished.read()
+    num_begun = workers.any(0 if begun is None else len(begun[0]))
+    begun = np.zeros([3, num_begun]) if begun is None else begun
+    begun = evaluation.SplitBounds(*workers.from_chief(begun))
+    if num_begun and workers.is_chief:
+        print(f"{num_begun:,} of the {len(test):,} test images were evaluated before")
+    report = unfinished.report if workers.is_chief else None
+    try:
+        return evaluation.evaluate_images(model, test, flags.nll_samples, report=report, begun=begun)
+    except interruption.Interrupted:
+        unfinished.write()
+        raise
+
+
+class _UnfinishedEvaluation:
+    """Reports an evaluation, and keeps what is finished of it.
+
+    Args:
+      flags: as `options.parse` returns them.
+      trained: as `training.train` returns it.
+      num_images: how many there are in all.
+      run: the run to write to, or None.
+    """
+
+    _SECONDS_BETWEEN = 60.0
+
+    def __init__(self, flags, trained, num_images, run):
+        self._of = np.array([trained["steps"], flags.nll_samples, num_images])
+        self._run = run
+        self._num_images = num_images
+        self._line = progress.StatusLine()
+        self._start = self._written = time.monotonic()
+        self._tenths = 0
+        self._first = 0
+        self._bounds = None
+        if run:
+            self._line.keep(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each")
+
+    def read(self):
+        """Returns what is finished of this very evaluation, [3, num_images], or None."""
+        arrays = files.read_arrays(self._run.unfinished_evaluation) if self._run else None
+        arrays = arrays or {}
+        bounds = arrays.get("bounds", np.zeros(0))
+        fits = np.array_equal(arrays.get("of"), self._of) and bounds.dtype == np.float64 and bounds.ndim == 2
+        if not fits or len(bounds) != 3 or bounds.shape[1] > self._num_images:
+            return None
+        self._first = bounds.shape[1]
+        return bounds
+
+    def report(self, bounds):
+        """Shows the mean so far and the time left; writes once in a while."""
+        self._bounds = bounds
+        now, done = time.monotonic(), len(bounds.log_likelihoods)
+        seconds = (now - self._start) / max(done - self._first, 1) * (self._num_images - done)
+        left = progress.duration(seconds)
+        text = f"{done:,} of {self._num_images:,} images  NLL {-bounds.log_likelihoods.mean():.2f} nats  {left} left"
+        self._line.update(lambda: text)
+        if done * 10 // self._num_images > self._tenths:
+            self._tenths = done * 10 // self._num_images
+            self._line.keep(text)
+        if now - self._written > self._SECONDS_BETWEEN:
+            self.write()
+
+    def write(self):
+        """Writes what is finished."""
+        if self._run and self._bounds:
+            self._written = time.monotonic()
+            arrays = {"of": self._of, "bounds": np.stack(self._bounds)}
+            files.write_arrays(self._run.unfinished_evaluation, arrays, compress=False)
+
+
+def _finish(flags, model, images, data, trained, bounds, run):
+    """Counts active units and draws; writes results.json last, since it marks the run as finished."""
+    from iwae_tf import binarization, evaluation
+
+    test = binarization.fixed_binarization(images.test, "test")
     active_units = evaluation.active_units(model, test)
-    files.write_arrays(run.test_log_likelihoods, log_likelihood=bounds.log_likelihoods)
+    files.write_arrays(run.test_log_likelihoods, {"log_likelihood": bounds.log_likelihoods})
     _draw(flags, model, test, images.image_shape, run)
     nll = -bounds.log_likelihoods
     results = {
@@ -78,24 +175,8 @@ def _evaluate(flags, model, images, data, trained, run):
         "versions": _versions(),
     }
     run.write_results(results)
+    run.unfinished_evaluation.unlink(missing_ok=True)
     return results
-
-
-def _evaluation_progress(flags, num_images):
-    """Returns what `evaluate_images` calls to report."""
-    line = progress.StatusLine()
-    line.keep(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each")
-    start, tenths = time.monotonic(), []
-
-    def report(done, mean):
-        left = progress.duration((time.monotonic() - start) * (num_images - done) / done)
-        text = f"{done:,} of {num_images:,} images  NLL {-mean:.2f} nats  {left} left"
-        line.update(lambda: text)
-        if done * 10 // num_images > len(tenths):
-            tenths.append(done)
-            line.keep(text)
-
-    return report
 
 
 def _draw(flags, model, test, image_shape, run):
@@ -104,7 +185,7 @@ def _draw(flags, model, test, image_shape, run):
 
     run.figures.mkdir(exist_ok=True)
     samples = evaluation.sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
-    files.write_arrays(run.samples, probabilities=samples)
+    files.write_arrays(run.samples, {"probabilities": samples})
     figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     pairs = evaluation.reconstruction_pairs(model, test, image_shape)
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
@@ -169,7 +250,7 @@ def _versions():
 def run():
     """The command: errors that a user can mend are one line and exit status 1."""
     hint = "without --overwrite " if "--overwrite" in sys.argv else ""
-    experiment.run_command(main, f"the same command {hint}continues after the last finished epoch")
+    experiment.run_command(main, f"the same command {hint}continues")
 
 
 if __name__ == "__main__":

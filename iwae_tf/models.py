@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import bounds, compatibility, estimators, noise, schedules
+from iwae_tf import bounds, compatibility, estimators, noise, replicas, schedules
 
 
 class LogWeightTerms(NamedTuple):
@@ -169,12 +169,29 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def train_step(self, x):
         """One step of the optimizer on x [batch, event]; its noise is that of step `optimizer.iterations`."""
-        step = self.optimizer.iterations
-        eps = self.draw_noise(self.num_samples, tf.shape(x)[0], noise.key(self.seed, "training", step))
-        beta = schedules.warmup(step, self.beta_warmup_steps)
-        terms, gradients = self.estimator(self, x, eps, beta, noise.key(self.seed, "estimator", step))
+        terms, gradients = self.gradients(x)
         self.optimizer.apply(gradients, self.trainable_variables)
         return self._measure(terms)
+
+    def gradients(self, x):
+        """What a training step on x [batch, event] descends, at step `optimizer.iterations`.
+
+        Under a `tf.distribute` strategy x is this replica's share of the batch, and so is the noise: that of the
+        whole batch, of which the replica takes its part. The optimizer adds the replicas' gradients up.
+
+        Returns:
+          The `LogWeightTerms` of x, and this replica's part of the loss's gradients, in the order of
+          `trainable_variables`.
+        """
+        step = self.optimizer.iterations
+        key = noise.key(self.seed, "training", step)
+        eps = self.draw_noise(self.num_samples, replicas.count() * tf.shape(x)[0], key)
+        eps = [replicas.share(layer, axis=1) for layer in eps]
+        beta = schedules.warmup(step, self.beta_warmup_steps)
+        terms, gradients = self.estimator(self, x, eps, beta, noise.key(self.seed, "estimator", step))
+        if replicas.count() > 1:
+            gradients = [None if gradient is None else gradient / replicas.count() for gradient in gradients]
+        return terms, gradients
 
     def test_step(self, data):
         """Measures x [batch, event]; data is (x, batch index), the index telling which fixed noise it gets."""

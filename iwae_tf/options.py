@@ -243,6 +243,13 @@ _training(
     "are those of the last weights.",
 )
 _training(
+    flags.DEFINE_float,
+    "clip_norm",
+    0.0,
+    "Scale the gradients of a step down to this norm, all together; 0 never does.",
+    lower_bound=0.0,
+)
+_training(
     flags.DEFINE_string,
     "init_from",
     "",
@@ -285,7 +292,22 @@ _run(flags.DEFINE_bool, "train", True, "Train, or continue training.")
 _run(flags.DEFINE_bool, "evaluate", True, "Measure NLL and active units, and draw the figures.")
 _run(flags.DEFINE_bool, "export", True, "Write the SavedModel.")
 _run(flags.DEFINE_bool, "overwrite", False, "Remove the run that is in --run_dir and start anew.")
+_run(
+    flags.DEFINE_float,
+    "checkpoint_minutes",
+    10.0,
+    "Minutes between checkpoints within an epoch; there is one after every epoch.",
+    lower_bound=0.0,
+)
 _run(flags.DEFINE_bool, "jit", True, "Compile with XLA.")
+_run(
+    flags.DEFINE_enum,
+    "strategy",
+    "default",
+    "default: one process, one device. mirrored: all GPUs of this machine. multi_worker: one process on each machine "
+    "that the environment variable TF_CONFIG names. The batch is split over them, and XLA is off.",
+    enum_values=["default", "mirrored", "multi_worker"],
+)
 
 
 @flags.multi_flags_validator(["latent_dims", "hidden_dims"], flag_values=_values)
@@ -297,6 +319,8 @@ def _check_dims(values):
     return True
 
 
+for _name in ("clip_norm", "checkpoint_minutes"):
+    flags.register_validator(_name, math.isfinite, "must be a number", flag_values=_values)
 for _name in ("learning_rate", "adam_epsilon"):
     flags.register_validator(
         _name,
@@ -400,6 +424,12 @@ def _refuse_contradictions():
             f"--ema_momentum={_values.ema_momentum} would average the weights, but not the statistics of --batch_norm, "
             "which are those of the last weights: leave it out."
         )
+    for name in ("batch_norm", "clip_norm"):
+        if _values.strategy != "default" and _values[name].value:
+            raise UserError(
+                f"--{name} would be each replica's own under --strategy={_values.strategy}, and the training another: "
+                "leave one of them out."
+            )
     reason = reason_against(_values)
     if reason:
         raise UserError(reason)
@@ -501,7 +531,7 @@ def run_flags(values):
 
     The layers' sizes are written out in one spelling, and flags without effect are left out.
     """
-    stored = {name: _text(getattr(values, name)) for group in _RUN_GROUPS for name in _groups[group]}
+    stored = {name: _text(getattr(values, name)) for name in run_flag_names()}
     del stored[{"cosine": "stages", "paper": "epochs"}[values.schedule]]
     for name, owner, owners in _OWNED:
         if getattr(values, owner) not in owners:
@@ -514,6 +544,11 @@ def run_flags(values):
     stored["latent_dims"] = ",".join(map(str, latent))
     stored["hidden_dims"] = ";".join(",".join(map(str, widths)) for widths in hidden)
     return stored
+
+
+def run_flag_names():
+    """The names of all flags that decide what a run computes."""
+    return tuple(name for group in _RUN_GROUPS for name in _groups[group])
 
 
 def result_flags(values):

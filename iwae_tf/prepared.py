@@ -74,7 +74,7 @@ def _digest(folder, splits, convert):
 def _keep(path, arrays):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_arrays(path, **arrays)
+        files.write_arrays(path, arrays)
     except OSError as error:
         # The arrays are there all the same; the next run will take as long as this one.
         print(f"not kept for the next run: cannot write {path} ({error.strerror})")

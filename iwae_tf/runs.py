@@ -2,7 +2,8 @@
 
 flags.txt                   a flagfile that repeats the run
 data.json                   what its images were: numbers, size, binarisation, check sum
-checkpoints/                weights, averages and optimizer, for continuing
+checkpoints/                what continues the training
+unfinished_evaluation.npz   what continues the evaluation
 history.csv                 one row an epoch, see HISTORY_COLUMNS
 results.json                what the evaluation found
 test_log_likelihoods.npz    the NLL's per-image values
@@ -12,12 +13,17 @@ train/, validation/         TensorBoard event files
 saved_model/                the exported model
 """
 
+import contextlib
 import csv
+import errno
+import fcntl
 import json
+import os
 import pathlib
 import shutil
+import sys
 
-from iwae_tf import files
+from iwae_tf import checkpoints, files
 from iwae_tf.errors import UserError
 
 HISTORY_COLUMNS = (
@@ -30,17 +36,20 @@ HISTORY_COLUMNS = (
     "learning_rate",
     "seconds",
 )
+_NUMBER = (int, float)
 # What results.json has at least, with its types.
 RESULTS = {
-    "nll": dict,
-    "elbo": float,
-    "iwae_bound": dict,
-    "active_units": dict,
-    "data": dict,
-    "training": dict,
-    "flags": dict,
-    "versions": dict,
+    "nll": {"mean": _NUMBER, "stderr": (int, float, type(None)), "num_samples": int, "num_images": int},
+    "elbo": _NUMBER,
+    "iwae_bound": {"k": int, "mean": _NUMBER},
+    "active_units": {"per_layer": list},
+    "data": {"binarization": str},
+    "training": {"epochs": int, "seconds": _NUMBER},
+    "flags": {},
+    "versions": {},
 }
+# Pixels along a side, beyond which a record of images is no such thing.
+_MOST_PIXELS = 10_000
 # Flags by which a run that was started may be continued further.
 GROWING_FLAGS = ("stages",)
 # Flags that say where something lies, which may be moved; data.json holds what it has to be.
@@ -48,7 +57,7 @@ MOVING_FLAGS = ("data_dir",)
 
 
 class RunDirectory:
-    """The files of one run."""
+    """The files of one run; a context, at whose end the folder is released."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -63,10 +72,18 @@ class RunDirectory:
         self.train_events = self.path / "train"
         self.validation_events = self.path / "validation"
         self.saved_model = self.path / "saved_model"
+        self.unfinished_evaluation = self.path / "unfinished_evaluation.npz"
+        self._lock = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.release()
 
     def has_checkpoints(self):
         """Whether a training began here that can be continued."""
-        return any(self.checkpoints.glob("ckpt-*.index"))
+        return bool(checkpoints.steps(self.checkpoints))
 
     def check(self, flags, overwrite=False):
         """Checks that a run with these flags may go on here, and changes nothing.
@@ -80,9 +97,21 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"The run directory {self.path} is a file; give another --run_dir.")
+        self._refuse_links()
         stored = self._stored_flags()
         if stored and self.checkpoints.exists() and not overwrite:
             _refuse_differences(self.path, stored, flags)
+
+    def _folders(self):
+        return self.checkpoints, self.figures, self.train_events, self.validation_events, self.saved_model
+
+    def _refuse_links(self):
+        """Raises a UserError for symbolic links, by which a foreign run could have us write elsewhere."""
+        entries = list(self.path.iterdir()) if self.path.is_dir() else []
+        below = [path for folder in self._folders() if folder.is_dir() for path in folder.rglob("*")]
+        for path in (*entries, *below):
+            if path.is_symlink():
+                raise UserError(f"{path} is a symbolic link, which a run does not write through; remove it.")
 
     def claim(self, flags, overwrite=False, data=None):
         """Makes the folder this run's own, after the checks of `check`.
@@ -93,19 +122,53 @@ class RunDirectory:
           data: what the images are, plain JSON, see `datasets.Images.describe`; or None, if nobody needs to know.
 
         Raises:
-          UserError: as `check`; the run was trained on other images; or the folder cannot be written.
+          UserError: as `check`; the run was trained on other images; the folder cannot be written; or another
+            process works there.
         """
         self.check(flags, overwrite)
+        self._take()
+        self.check(flags, overwrite)  # Until now another process may have written.
         if data and self.has_checkpoints() and not overwrite:
             self.check_data(data)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        with self._refusing_failures():
             if overwrite:
                 self._remove_run()
             files.write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
             if data:
                 files.write_atomically(self.data, (json.dumps(data, indent=2) + "\n").encode())
+
+    def _take(self):
+        """Makes the folder and locks it; the lock ends with the process, however that ends."""
+        if self._lock is not None:
+            return
+        with self._refusing_failures():
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UserError(
+                f"Another process works in {self.path}; wait for its end, or give another --run_dir."
+            ) from error
         except OSError as error:
+            # Some network file systems have no locks.
+            print(f"iwae_tf: {self.path} cannot be locked ({error.strerror}); start one process only", file=sys.stderr)
+        self._lock = lock
+
+    def release(self):
+        """Lets other processes claim the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @contextlib.contextmanager
+    def _refusing_failures(self):
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             raise UserError(
                 f"Cannot write to the run directory {self.path} ({error.strerror}); give another --run_dir."
             ) from error
@@ -156,9 +219,9 @@ class RunDirectory:
         try:
             data = json.loads(self.data.read_text())
             height, width = data["image_shape"]
-            if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+            if not all(type(side) is int and 0 < side <= _MOST_PIXELS for side in (height, width)):
                 raise ValueError(f"image_shape {data['image_shape']}")
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"Cannot read {self.data} ({error!r}); remove it: it is written anew.") from error
         return data
 
@@ -179,7 +242,7 @@ class RunDirectory:
     def _remove_run(self):
         """Removes the files of a run and nothing else; flags.txt last, so that the rest stays recognisable."""
         self.discard_results()
-        for folder in (self.checkpoints, self.figures, self.train_events, self.validation_events):
+        for folder in self._folders():
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (self.data, self.history, self.test_log_likelihoods, self.samples, self.flags):
@@ -188,6 +251,7 @@ class RunDirectory:
     def discard_results(self):
         """Removes results and exported model, which do not hold for a model that is trained further."""
         self.results.unlink(missing_ok=True)
+        self.unfinished_evaluation.unlink(missing_ok=True)
         if self.saved_model.exists():
             shutil.rmtree(self.saved_model)
 
@@ -202,8 +266,8 @@ class RunDirectory:
         try:
             with self.history.open(newline="") as file:
                 return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"Cannot read {self.history} ({error}); remove it to go on without it.") from error
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError(f"Cannot read {self.history} ({error}); remove it: it is written anew.") from error
 
     def write_history(self, rows):
         """Writes history.csv anew."""
@@ -221,16 +285,27 @@ class RunDirectory:
             return None
         try:
             results = json.loads(self.results.read_text())
-            missing = [name for name in RESULTS if not isinstance(results[name], RESULTS[name])]
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            missing = _missing(results, RESULTS)
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"Cannot read {self.results} ({error!r}); remove it to evaluate again.") from error
         if missing:
-            raise UserError(f"{self.results} is damaged (see {missing[0]}); remove it to evaluate again.")
+            raise UserError(f"{self.results} is damaged (see {missing}); remove it to evaluate again.")
         return results
 
     def write_results(self, results):
         """Writes results.json; numbers must be plain and finite."""
         files.write_atomically(self.results, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _missing(found, expected, where="its beginning"):
+    """Names the first place where JSON is not as expected, a nest of dictionaries with types; "" if there is none."""
+    if not isinstance(expected, dict):
+        plain = isinstance(found, expected) and not isinstance(found, bool)
+        return "" if plain else where
+    if not isinstance(found, dict):
+        return where
+    wrong = (_missing(found.get(name, ...), kind, name) for name, kind in expected.items())
+    return next(filter(None, wrong), "")
 
 
 def _refuse_differences(path, stored, flags):

@@ -1,29 +1,26 @@
-"""Training: `keras.Model.fit` over a schedule, with checkpoints, event files and progress.
+"""Training: the epochs over a schedule, with checkpoints, event files and progress.
 
 `train_step` of the model is the only definition of a step. What makes it fast is `compiled_steps`: many steps run in
-one compiled call, which draws its batches from images that lie in memory.
+one compiled call, which draws its batches from images that lie in memory. Everything random is keyed by the step, and a
+checkpoint holds whatever else decides how it goes on: a run that was killed ends as if it had not been.
 """
 
 import contextlib
 import dataclasses
-import sys
+import math
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import binarization, evaluation, figures, noise, progress, schedules
+from iwae_tf import binarization, checkpoints, curves, interruption, noise, progress, replicas, schedules
 from iwae_tf.errors import UserError
 
-# Steps between two points of the training curves in TensorBoard, about.
-_STEPS_PER_POINT = 200
-# One compiled call should last about a second at most, so that progress and Ctrl-C are served, but not much less: each
+# One compiled call should last about a second at most, so that progress and signals are served, but not much less: each
 # call allocates its memory anew, which at k = 50 and batch 100 costs as much as half a step. Operations in a call:
 _OPERATIONS_PER_CALL = 1e11
 _VALIDATION_BATCH = 100
-_PICTURE_IMAGES = 100
-_CHECKPOINTS_KEPT = 2
 SCHEDULES = ("cosine", "paper")
 
 
@@ -41,6 +38,8 @@ class Plan:
         would average over more than a tenth of the training.
       picture_every: epochs between pictures and active units in the event files.
       jit: whether to compile with XLA.
+      clip_norm: the gradients of a step are scaled down to this norm, all together; 0 for no clipping.
+      checkpoint_minutes: minutes between checkpoints within an epoch.
     """
 
     schedule: str = "cosine"
@@ -51,6 +50,8 @@ class Plan:
     ema_momentum: float = 0.999
     picture_every: int = 10
     jit: bool = True
+    clip_norm: float = 0.0
+    checkpoint_minutes: float = 10.0
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
@@ -71,14 +72,22 @@ class Plan:
         # An average over more than a tenth of a short training would lag behind it.
         momentum = min(self.ema_momentum, 1.0 - 10.0 / max(self.epochs * steps_per_epoch, 10))
         averaging = {"use_ema": True, "ema_momentum": momentum} if self.ema_momentum else {}
-        return keras.optimizers.Adam(rates, beta_1=0.9, beta_2=0.999, epsilon=self.adam_epsilon, **averaging)
+        return keras.optimizers.Adam(
+            rates,
+            beta_1=0.9,
+            beta_2=0.999,
+            epsilon=self.adam_epsilon,
+            global_clipnorm=self.clip_norm or None,
+            **averaging,
+        )
 
 
 def prepare(model, plan, steps_per_epoch=1):
     """Gives the model its optimizer and creates all variables, so that checkpoints can be restored."""
-    model(tf.zeros([1, model.generative.event_size]))
-    model.compile(optimizer=plan.optimizer(steps_per_epoch), jit_compile=plan.jit)
-    model.optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():
+        model(tf.zeros([1, model.generative.event_size]))
+        model.compile(optimizer=plan.optimizer(steps_per_epoch), jit_compile=plan.jit)
+        model.optimizer.build(model.trainable_variables)
 
 
 def train(model, images, plan, run, continue_training=True):
@@ -87,7 +96,8 @@ def train(model, images, plan, run, continue_training=True):
     Afterwards the model holds the weights to evaluate: the average where the plan has one.
 
     Args:
-      model: an `ImportanceWeightedAutoencoder`.
+      model: an `ImportanceWeightedAutoencoder`; under a `tf.distribute` strategy every worker calls this, and only
+        the chief's run is read and written.
       images: `datasets.Images`.
       plan: a `Plan`.
       run: the claimed `runs.RunDirectory`.
@@ -97,137 +107,306 @@ def train(model, images, plan, run, continue_training=True):
       A dictionary: steps, epochs, seconds spent in training, examples_per_second, and whether the run was resumed.
 
     Raises:
-      UserError: no full batch, nothing trained, a damaged checkpoint, or a bound that is not finite.
+      UserError: no full batch, nothing trained, damaged checkpoints, or a bound or weights that are not finite.
+      interruption.Interrupted: a signal asked to stop, and the training so far is saved.
     """
     steps_per_epoch = plan.steps_per_epoch(len(images.train))
     prepare(model, plan, steps_per_epoch)
-    first_epoch = restore(model, run) // steps_per_epoch
-    rows = [row for row in run.read_history() if row["epoch"] <= first_epoch]
-    if continue_training and first_epoch < plan.epochs:
+    record = restore(model, run)
+    if record.rows:
+        run.write_history(record.rows)  # The checkpoint's: cut back to it, and whole whatever became of the file.
+    begun = int(model.optimizer.iterations)
+    total = plan.epochs * steps_per_epoch
+    if continue_training and begun < total:
         run.discard_results()
-        fit(model, images, plan, run, rows, first_epoch, plan.epochs)
+        for _ in epochs(model, images, plan, run, record):
+            pass
     use_averages(model)
     steps = int(model.optimizer.iterations)
     if not steps:
         raise UserError(f"{run.path} has no checkpoint, so there is no trained model: leave out --notrain.")
-    seconds = rows[-1]["seconds"] if rows else 0.0
     return {
         "steps": steps,
         "epochs": steps // steps_per_epoch,
-        "seconds": seconds,
-        "examples_per_second": steps * plan.batch_size / seconds if seconds else 0.0,
-        "resumed": 0 < first_epoch < plan.epochs,
+        "seconds": record.seconds,
+        "examples_per_second": steps * plan.batch_size / record.seconds if record.seconds else 0.0,
+        "resumed": 0 < begun < total,
     }
 
 
-def fit(model, images, plan, run, rows, first_epoch, last_epoch):
-    """Runs the epochs from `first_epoch` up to `last_epoch` of a prepared model.
+def epochs(model, images, plan, run, record):
+    """Trains a prepared model epoch by epoch, from where it is to the end of the plan.
 
     Args:
-      model: an `ImportanceWeightedAutoencoder` after `prepare` and perhaps `restore`; it is compiled once.
+      model: an `ImportanceWeightedAutoencoder` after `prepare` and perhaps `restore`.
       images: `datasets.Images`.
       plan: a `Plan`.
       run: the claimed `runs.RunDirectory`.
-      rows: the history of the epochs before; it grows.
-      first_epoch: epochs that are finished.
-      last_epoch: epochs that will be finished afterwards.
+      record: the `curves.Record` of the training so far, which grows.
+
+    Yields:
+      The row of history.csv of each epoch, as soon as it is saved.
+
+    Raises:
+      See `train`.
     """
-    validation = binarization.fixed_binarization(images.validation, "validation")
+    workers = replicas.Workers(model.distribute_strategy)
+    steps = plan.steps_per_epoch(len(images.train))
     num_steps = _steps_per_call(model, plan.batch_size)
-    calls_per_epoch = -(-plan.steps_per_epoch(len(images.train)) // num_steps)
-    model.train_function = model.train_function or compiled_steps(model, tf.constant(images.train))
-    model.fit(
-        _calls(len(images.train), plan, model.seed, first_epoch, num_steps),
-        initial_epoch=first_epoch,
-        epochs=last_epoch,
-        steps_per_epoch=calls_per_epoch,
-        callbacks=[
-            Validation(validation),
-            History(run, rows),
-            Events(run, validation, images.image_shape, plan, num_steps),
-            Progress(first_epoch, plan.epochs, calls_per_epoch),
-            Checkpoints(run),
-        ],
-        shuffle=False,
-        verbose=0,
-    )
+    run_steps = compiled_steps(model, images.train)
+    validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
+    points = curves.Points(model, record, num_steps)
+    saver = Saver(model, run if workers.is_chief else None, plan, record)
+    line = Progress(int(model.optimizer.iterations) / steps, plan.epochs)
+    with curves.events(run if workers.is_chief else None) as events:
+        for epoch in range(int(model.optimizer.iterations) // steps, plan.epochs):
+            first = int(model.optimizer.iterations) % steps
+            if not first:
+                model.reset_metrics()
+                points.begin_epoch()
+            order = epoch_order(len(images.train), plan, model.seed, epoch)
+            for start in range(first, steps, num_steps):
+                stop = min(start + num_steps, steps)
+                means = {name: float(mean) for name, mean in run_steps(order, start, stop).items()}
+                saver.refuse_trouble(means, images.train, plan, stop - start)
+                points.after_call(events, means, stop, is_last=stop == steps)
+                line.within_epoch(epoch, stop / steps, means)
+                if stop < steps:
+                    saver.within_epoch(events, workers)
+            with averaged_weights(model):
+                measured = validation.means()
+                _refuse_infinite(measured, epoch)
+                row = _row(model, epoch, means, measured, saver.seconds())
+                record.rows.append(row)
+                drawn = (epoch + 1) % plan.picture_every == 0 or epoch + 1 == plan.epochs
+                points.after_epoch(events, measured, validation.images if drawn else None, images.image_shape)
+            line.after_epoch(row)
+            saver.after_epoch(events, workers)
+            yield row
 
 
 def compiled_steps(model, images):
-    """Returns a train function for `fit` that runs many of the model's train steps in one compiled call.
+    """Returns a function that runs many of the model's train steps in one compiled call.
 
-    The elements that `fit` gives it are (order, start, stop): the images of each step of the epoch, int32
-    [steps_per_epoch, batch], and the steps to run. Shapes never change and the loop's bounds are tensors, so it is
-    compiled once. (`for step in tf.range(start, stop)` would be compiled anew for every pair of bounds.)
+    Its arguments are (order, start, stop): the images of each step of the epoch, int32 [steps_per_epoch, batch], and
+    the steps to run. Shapes never change and the loop's bounds are tensors, so it is compiled once. (`for step in
+    tf.range(start, stop)` would be compiled anew for every pair of bounds.)
 
     Args:
-      model: an `ImportanceWeightedAutoencoder`.
-      images: uint8 tensor [num_images, event].
+      model: an `ImportanceWeightedAutoencoder`, prepared.
+      images: uint8 [num_images, event].
 
     Returns:
-      A function from an iterator over such elements to the running means of the model's metrics.
+      A function to the running means of the model's metrics, name -> tensor.
     """
+    images = tf.constant(images)
 
     @tf.function(jit_compile=model.jit_compile)
     def run_steps(order, start, stop):
         def one_step(step):
-            key = noise.key(model.seed, "binarization", model.optimizer.iterations)
-            model.train_step(binarization.binarize(tf.gather(images, order[step]), key))
+            model.distribute_strategy.run(lambda: model.train_step(batch(model, images, order[step])))
             return [step + 1]
 
         tf.while_loop(lambda step: step < stop, one_step, [start])
         return model.get_metrics_result()
 
-    return lambda iterator: run_steps(*next(iterator))
+    return lambda order, start, stop: run_steps(order, tf.constant(start), tf.constant(stop))
+
+
+def batch(model, images, indices):
+    """This replica's share of the images of step `optimizer.iterations`, binarised as they are drawn.
+
+    Args:
+      model: an `ImportanceWeightedAutoencoder`, prepared.
+      images: uint8 tensor [num_images, event].
+      indices: int32 [batch], the whole batch.
+
+    Returns:
+      Float32 zeros and ones, [batch / replicas, event].
+    """
+    key = noise.key(model.seed, "binarization", model.optimizer.iterations)
+    return replicas.share(binarization.binarize(tf.gather(images, indices), key), axis=0)
+
+
+def epoch_order(num_images, plan, seed, epoch):
+    """The images of each step of an epoch, int32 [steps_per_epoch, batch]: every epoch has its own random order."""
+    steps = plan.steps_per_epoch(num_images)
+    order = noise.permutation(num_images, noise.key(seed, "order", epoch))
+    return tf.reshape(order[: steps * plan.batch_size], [steps, plan.batch_size])
 
 
 def _steps_per_call(model, batch_size):
     """Training steps in one compiled call, at most those between two points of the curves."""
     num_weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     per_step = 6 * num_weights * model.num_samples * batch_size
-    return int(np.clip(_OPERATIONS_PER_CALL / per_step, 1, _STEPS_PER_POINT))
+    return int(np.clip(_OPERATIONS_PER_CALL / per_step, 1, curves.STEPS_PER_POINT))
 
 
-def _calls(num_images, plan, seed, first_epoch, num_steps):
-    """The elements for `compiled_steps`, from `first_epoch` on: every epoch has its own random order."""
-    steps = plan.steps_per_epoch(num_images)
-
-    def one_epoch(epoch):
-        order = noise.permutation(num_images, noise.key(seed, "order", epoch))
-        order = tf.reshape(order[: steps * plan.batch_size], [steps, plan.batch_size])
-        starts = tf.data.Dataset.range(0, steps, num_steps, output_type=tf.int32)
-        return starts.map(lambda start: (order, start, tf.minimum(start + num_steps, steps)))
-
-    return tf.data.Dataset.range(first_epoch, plan.epochs).flat_map(one_epoch)
-
-
-def _checkpoint_manager(model, run):
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    return tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=_CHECKPOINTS_KEPT)
+def _row(model, epoch, means, measured, seconds):
+    """The row of history.csv."""
+    return {
+        "epoch": epoch + 1.0,
+        "step": float(model.optimizer.iterations),
+        "train_iwae_bound": means["iwae_bound"],
+        "validation_iwae_bound": measured["iwae_bound"],
+        "train_elbo": means["elbo"],
+        "validation_elbo": measured["elbo"],
+        "learning_rate": float(model.optimizer.learning_rate),
+        "seconds": seconds,
+    }
 
 
 def restore(model, run):
     """Restores a prepared model and its optimizer from the run's last checkpoint that is undamaged.
 
+    Under a strategy the chief reads, and the others get their values from it.
+
     Returns:
-      The number of finished steps; 0 if there is no checkpoint.
+      The `curves.Record` of the training so far; the model's `optimizer.iterations` tells how far that is.
 
     Raises:
       UserError: all checkpoints are damaged, or of another model.
     """
-    checkpoint = _checkpoint_manager(model, run).checkpoint
-    paths = sorted(run.checkpoints.glob("ckpt-*.index"), key=lambda path: int(path.stem.removeprefix("ckpt-")))
-    for path in reversed(paths):
-        prefix = path.with_suffix("")
-        try:
-            checkpoint.restore(str(prefix)).assert_existing_objects_matched()
-            return int(model.optimizer.iterations)
-        except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            print(f"iwae_tf: cannot restore {prefix} ({reason}); trying the one before", file=sys.stderr)
-    if paths:
-        raise UserError(f"No checkpoint in {run.checkpoints} can be restored; start anew with --overwrite.")
-    return 0
+    workers = replicas.Workers(model.distribute_strategy)
+    state = _state(model)
+    found = None
+    if workers.is_chief:
+        shapes = {name: tuple(variable.shape) for name, variable in state.items()}
+        found = checkpoints.read_last(run.checkpoints, {**shapes, **curves.RECORD_SHAPES})
+    values = found or {name: variable.numpy() for name, variable in state.items()}
+    if found or workers.count > 1:
+        for name, variable in state.items():
+            variable.assign(workers.from_chief(values[name].astype(variable.dtype)))
+    return curves.Record.from_arrays(found) if found else curves.Record()
+
+
+def _state(model):
+    """All variables that decide how a training goes on, name -> variable."""
+    groups = {
+        "networks": model.variables_of_networks,
+        "optimizer": model.optimizer.variables,
+        "metrics": [variable for metric in model.metrics for variable in metric.variables],
+    }
+    return {f"{group}/{i:03}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
+
+
+class Saver:
+    """Writes the checkpoints: after every epoch, some minutes after the last one, and when a signal asks to stop.
+
+    Args:
+      model: an `ImportanceWeightedAutoencoder`, prepared.
+      run: the `runs.RunDirectory` to write to, or None for a worker that writes nothing.
+      plan: a `Plan`.
+      record: the training's `curves.Record`.
+    """
+
+    def __init__(self, model, run, plan, record):
+        self._model = model
+        self._run = run
+        self._minutes = plan.checkpoint_minutes
+        self._record = record
+        self._seconds_before = record.seconds
+        self._start = self._saved = time.monotonic()
+        self._good = {name: variable.numpy() for name, variable in _state(model).items()}
+
+    def seconds(self):
+        """Seconds spent in training, interrupted or not, with validation and pictures."""
+        return self._seconds_before + time.monotonic() - self._start
+
+    def within_epoch(self, events, workers):
+        """Saves, if it is time to; ends the training if a signal asks for that."""
+        signal_number = workers.any(interruption.received() or 0)
+        # The chief's clock decides.
+        is_time = time.monotonic() - self._saved > 60.0 * self._minutes and workers.is_chief
+        if signal_number or workers.any(is_time):
+            self._save(events)
+        if signal_number:
+            raise interruption.Interrupted(signal_number)
+
+    def after_epoch(self, events, workers):
+        """Saves, and ends the training if a signal asks for that."""
+        if self._run:
+            self._run.write_history(self._record.rows)
+        self._save(events)
+        signal_number = workers.any(interruption.received() or 0)
+        if signal_number:
+            raise interruption.Interrupted(signal_number)
+
+    def _save(self, events):
+        """Writes the events first: what is after a checkpoint is written again, what is before it is not."""
+        self._saved = time.monotonic()
+        self._record.seconds = self.seconds()
+        values = {name: variable.numpy() for name, variable in _state(self._model).items()}
+        for name, value in values.items():
+            if not np.all(np.isfinite(value)):
+                raise UserError(_advice(f"{name} of the checkpoint is not finite", self._run))
+        self._good = values
+        if self._run:
+            events.flush()
+            step = int(self._model.optimizer.iterations)
+            checkpoints.save(self._run.checkpoints, step, {**values, **self._record.to_arrays()})
+
+    def refuse_trouble(self, means, images, plan, num_steps):
+        """Raises a UserError if the means of the epoch so far are not finite.
+
+        Args:
+          means: name -> float.
+          images: the training images.
+          plan: a `Plan`.
+          num_steps: steps since the means were last looked at.
+        """
+        if all(map(math.isfinite, means.values())):
+            return
+        step = int(self._model.optimizer.iterations)
+        trouble = f"a step from {step - num_steps + 1} to {step} is not finite"
+        if replicas.Workers(self._model.distribute_strategy).count == 1:
+            trouble = self._first_trouble(tf.constant(images), plan, step) or trouble
+        raise UserError(_advice(trouble, self._run))
+
+    def _first_trouble(self, images, plan, last_step):
+        """Repeats the steps since the last checkpoint one by one, up to the first that goes wrong, and describes it."""
+        model = self._model
+        for name, variable in _state(model).items():
+            variable.assign(self._good[name])
+
+        @tf.function(jit_compile=model.jit_compile)
+        def one_step(indices):
+            def of_replica():
+                terms, gradients = model.gradients(batch(model, images, indices))
+                model.optimizer.apply(gradients, model.trainable_variables)
+                bound = tf.reduce_mean(model.objective.generative.value(terms.log_weights))
+                return bound, [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+
+            return model.distribute_strategy.run(of_replica)
+
+        steps = plan.steps_per_epoch(len(images))
+        for step in range(int(model.optimizer.iterations), last_step):
+            bound, finite = one_step(epoch_order(len(images), plan, model.seed, step // steps)[step % steps])
+            bound = float(model.distribute_strategy.experimental_local_results(bound)[0])
+            finite = [model.distribute_strategy.experimental_local_results(one)[0] for one in finite]
+            wrong = [v.path for v, good in zip(model.trainable_variables, finite, strict=True) if not good]
+            if wrong or not math.isfinite(bound):
+                others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                where = f"; not finite in the gradient of {wrong[0]}{others}" if wrong else ""
+                return f"step {step + 1} (the bound is {bound}{where})"
+        return None
+
+
+def _advice(trouble, run):
+    """The message of a training that went wrong."""
+    saved = checkpoints.steps(run.checkpoints) if run else []
+    good = f"{checkpoints.path(run.checkpoints, saved[-1])} is from before" if saved else "nothing was saved yet"
+    return f"Training broke: {trouble}; {good}; try a smaller --learning_rate, or --clip_norm, with --overwrite."
+
+
+def _refuse_infinite(measured, epoch):
+    """Raises a UserError for validation bounds that are not finite."""
+    for name in ("iwae_bound", "elbo"):
+        if not math.isfinite(measured[name]):
+            raise UserError(
+                f"The validation {name} became {measured[name]} in epoch {epoch + 1}: try a smaller "
+                "--learning_rate with --overwrite; the last checkpoint is from before."
+            )
 
 
 def use_averages(model):
@@ -236,7 +415,7 @@ def use_averages(model):
 
 
 @contextlib.contextmanager
-def _averaged_weights(model):
+def averaged_weights(model):
     """Within the context the model has the weights that `use_averages` would give it."""
     weights = [variable.numpy() for variable in model.trainable_variables]
     use_averages(model)
@@ -247,170 +426,56 @@ def _averaged_weights(model):
             variable.assign(value)
 
 
-class Validation(keras.callbacks.Callback):
-    """Adds the bounds of the validation images to the epoch's logs: fixed binarisation, noise and averaged weights."""
+class Validation:
+    """Measures the validation images: fixed binarisation and fixed noise.
 
-    def __init__(self, binary):
-        super().__init__()
-        batches = tf.data.Dataset.from_tensor_slices(binary).batch(_VALIDATION_BATCH)
-        self._data = batches.enumerate().map(lambda index, x: (x, tf.cast(index, tf.int32))).cache()
+    Under a strategy every replica measures all of them, which costs little and adds nothing up.
 
-    def on_epoch_end(self, epoch, logs):
-        # evaluate() starts the metrics anew; fit() has read them and does so itself at the start of the next epoch.
-        with _averaged_weights(self.model):
-            measured = self.model.evaluate(self._data, verbose=0, return_dict=True)
-        logs.update({f"validation_{name}": value for name, value in measured.items()})
-        for name in ("iwae_bound", "elbo"):
-            if not np.isfinite(measured[name]):
-                raise UserError(
-                    f"The validation {name} became {measured[name]} in epoch {epoch + 1}: try a smaller "
-                    "--learning_rate with --overwrite; the last checkpoint is from before."
-                )
+    Args:
+      model: an `ImportanceWeightedAutoencoder`, prepared.
+      images: float array [num_images, event] of zeros and ones.
 
-
-class History(keras.callbacks.Callback):
-    """Adds the epoch's row to history.csv; `rows` holds those of the epochs before and grows.
-
-    `seconds` counts the time spent in training, interrupted or not, with validation and pictures.
+    Attributes:
+      images: those.
     """
 
-    def __init__(self, run, rows):
-        super().__init__()
-        self._run = run
-        self._rows = rows
-        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
+    def __init__(self, model, images):
+        self.images = images
+        self._model = model
+        run = model.distribute_strategy.run
+        self._step = tf.function(lambda x, i: run(model.test_step, ((x, i),)), jit_compile=model.jit_compile)
 
-    def on_train_begin(self, logs=None):
-        self._start = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs):
-        self._rows.append(
-            {
-                "epoch": epoch + 1,
-                "step": int(self.model.optimizer.iterations),
-                "train_iwae_bound": logs["iwae_bound"],
-                "validation_iwae_bound": logs["validation_iwae_bound"],
-                "train_elbo": logs["elbo"],
-                "validation_elbo": logs["validation_elbo"],
-                "learning_rate": float(self.model.optimizer.learning_rate),
-                "seconds": self._seconds_before + time.monotonic() - self._start,
-            }
-        )
-        self._run.write_history(self._rows)
+    def means(self):
+        """Returns the means of the model's metrics over the images, name -> float."""
+        self._model.reset_metrics()
+        for index, start in enumerate(range(0, len(self.images), _VALIDATION_BATCH)):
+            self._step(tf.constant(self.images[start : start + _VALIDATION_BATCH]), tf.constant(index))
+        return {name: float(mean) for name, mean in self._model.get_metrics_result().items()}
 
 
-class Events(keras.callbacks.Callback):
-    """Writes TensorBoard event files; the x axis is `optimizer.iterations`.
-
-    train/: the training curves, each point the mean over the steps since the last one.
-    validation/: the same quantities once an epoch, and pictures and active units every few epochs.
-    """
-
-    def __init__(self, run, binary, image_shape, plan, steps_per_call):
-        super().__init__()
-        self._run = run
-        self._plan = plan
-        self._image_shape = image_shape
-        self._binary = binary
-        self._calls_per_point = max(1, _STEPS_PER_POINT // steps_per_call)
-
-    def on_train_begin(self, logs=None):
-        self._train = tf.summary.create_file_writer(str(self._run.train_events))
-        self._validation = tf.summary.create_file_writer(str(self._run.validation_events))
-
-    def on_train_end(self, logs=None):
-        self._train.close()
-        self._validation.close()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_start = self._point_start = int(self.model.optimizer.iterations)
-        self._sums_at_point = {}
-
-    def on_train_batch_end(self, batch, logs):
-        if (batch + 1) % self._calls_per_point == 0:
-            self._write_point(logs)
-
-    def on_epoch_end(self, epoch, logs):
-        validation = {
-            name.removeprefix("validation_"): value for name, value in logs.items() if name.startswith("validation_")
-        }
-        step = int(self.model.optimizer.iterations)
-        if step > self._point_start:
-            self._write_point({name: logs[name] for name in validation})
-        with self._validation.as_default(step):
-            _write_scalars(validation)
-            if (epoch + 1) % self._plan.picture_every == 0 or epoch + 1 == self._plan.epochs:
-                with _averaged_weights(self.model):
-                    self._write_pictures()
-        self._train.flush()
-        self._validation.flush()
-
-    def _write_point(self, running_means):
-        """Writes the means since the last point; the metrics themselves are means since the epoch's start."""
-        step = int(self.model.optimizer.iterations)
-        sums = {name: float(mean) * (step - self._epoch_start) for name, mean in running_means.items()}
-        num_steps = step - self._point_start
-        means = {name: (sums[name] - self._sums_at_point.get(name, 0.0)) / num_steps for name in sums}
-        self._point_start, self._sums_at_point = step, sums
-        with self._train.as_default(step):
-            _write_scalars(means)
-            tf.summary.scalar("learning_rate", self.model.optimizer.learning_rate)
-
-    def _write_pictures(self):
-        samples = evaluation.sample_means(self.model, _PICTURE_IMAGES, self._image_shape)
-        pairs = evaluation.reconstruction_pairs(self.model, self._binary, self._image_shape)
-        for tag, stack in (("samples", samples), ("reconstructions", pairs)):
-            tf.summary.image(tag, figures.image_grid(stack, columns=10)[np.newaxis, :, :, np.newaxis])
-        for layer, count in enumerate(evaluation.active_units(self.model, self._binary), start=1):
-            tf.summary.scalar(f"active_units/layer_{layer}", count)
-
-
-def _write_scalars(values):
-    for name, value in values.items():
-        tf.summary.scalar(name.replace("rate_layer", "rate/layer"), value)
-
-
-class Progress(keras.callbacks.Callback):
+class Progress:
     """Prints a line an epoch, and on a terminal the state within the epoch too."""
 
-    def __init__(self, first_epoch, num_epochs, calls_per_epoch):
-        super().__init__()
-        self._first_epoch = first_epoch
+    def __init__(self, epochs_before, num_epochs):
+        self._before = epochs_before
         self._num_epochs = num_epochs
-        self._calls_per_epoch = calls_per_epoch
         self._line = progress.StatusLine()
-
-    def on_train_begin(self, logs=None):
         self._start = time.monotonic()
-        self._line.keep(f"training epochs {self._first_epoch + 1} to {self._num_epochs}; compiling takes some seconds")
+        first = f"training epochs {int(epochs_before) + 1} to {num_epochs}"
+        within = f", from {epochs_before % 1.0:.0%} of the first" if epochs_before % 1.0 else ""
+        self._line.keep(f"{first}{within}; compiling takes some seconds")
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+    def within_epoch(self, epoch, done, means):
+        """Reports that a share `done` of an epoch is trained."""
+        self._line.update(lambda: self._text(epoch, done, f"train {means['iwae_bound']:8.2f} nats ({done:.0%})"))
 
-    def on_train_batch_end(self, batch, logs):
-        done = (batch + 1) / self._calls_per_epoch
-        self._line.update(lambda: self._text(self._epoch, done, f"train {logs['iwae_bound']:8.2f} nats ({done:.0%})"))
-
-    def on_epoch_end(self, epoch, logs):
-        bounds = f"train {logs['iwae_bound']:8.2f}  validation {logs['validation_iwae_bound']:8.2f} nats"
-        self._line.keep(self._text(epoch, 1.0, bounds))
+    def after_epoch(self, row):
+        """Reports the row of an epoch."""
+        bounds = f"train {row['train_iwae_bound']:8.2f}  validation {row['validation_iwae_bound']:8.2f} nats"
+        self._line.keep(self._text(int(row["epoch"]) - 1, 1.0, bounds))
 
     def _text(self, epoch, done, bounds):
         epochs_done = epoch + done
-        per_epoch = (time.monotonic() - self._start) / (epochs_done - self._first_epoch)
+        per_epoch = (time.monotonic() - self._start) / (epochs_done - self._before)
         left = progress.duration(per_epoch * (self._num_epochs - epochs_done))
         return f"epoch {epoch + 1:{len(str(self._num_epochs))}}/{self._num_epochs}  {bounds}  {left} left"
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Saves weights, averages and optimizer after every epoch. It comes last: what is saved is written."""
-
-    def __init__(self, run):
-        super().__init__()
-        self._run = run
-
-    def on_train_begin(self, logs=None):
-        self._manager = _checkpoint_manager(self.model, self._run)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._manager.save(checkpoint_number=epoch + 1)

@@ -1,10 +1,12 @@
+import signal
+
 import linear_gaussian
 import numpy as np
 import pytest
 import tensorflow as tf
 from linear_gaussian import LATENT_DIMS, assert_mean
 
-from iwae_tf import bounds, evaluation, noise
+from iwae_tf import bounds, evaluation, interruption, noise
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +74,23 @@ def test_images_have_independent_noise():
     assert len(np.unique(evaluation.evaluate_images(model, x, num_samples=2).log_likelihoods)) == 40
 
 
-def test_progress_is_reported_with_the_mean_so_far():
-    model, log_p = _model(1)
-    x = linear_gaussian.data(batch=6)
+def test_an_interrupted_evaluation_goes_on_where_it_was(monkeypatch):
+    """With the same values, and what was begun is not measured again."""
+    model, _ = _model(1, widen=1.3)
+    x = linear_gaussian.data(batch=10)
+    expected = evaluation.evaluate_images(model, x, 5)
     reports = []
-    evaluation.evaluate_images(model, x, 5, report=lambda done, mean: reports.append((done, mean)))
-    assert [done for done, _ in reports] == [4, 6]
-    assert reports[-1][1] == pytest.approx(np.mean(log_p(x)), abs=1e-4)
+    with monkeypatch.context() as patch:
+        patch.setattr(interruption, "received", lambda: signal.SIGTERM if len(reports) == 2 else None)
+        with pytest.raises(interruption.Interrupted):
+            evaluation.evaluate_images(model, x, 5, report=reports.append)
+    assert [len(bounds.elbos) for bounds in reports] == [4, 8]
+    # Three images more, as if the pieces had been smaller ones, of which only whole ones count.
+    begun = evaluation.SplitBounds(*(values[:7] + 100.0 for values in reports[1]))
+    resumed = evaluation.evaluate_images(model, x, 5, begun=begun)
+    for values, before in zip(resumed, expected, strict=True):
+        np.testing.assert_allclose(values[:4], before[:4] + 100.0)
+        np.testing.assert_array_equal(values[4:], before[4:])
 
 
 def test_active_units_are_those_whose_posterior_mean_varies():

@@ -71,7 +71,7 @@ def test_the_cache_folder_is_where_the_user_wants_it(monkeypatch, tmp_path):
 def test_arrays_are_read_as_they_were_written_and_damaged_ones_not_at_all(tmp_path):
     path = tmp_path / "arrays.npz"
     assert files.read_arrays(path) is None
-    files.write_arrays(path, numbers=np.arange(600.0).reshape(2, 300))
+    files.write_arrays(path, {"numbers": np.arange(600.0).reshape(2, 300)})
     np.testing.assert_array_equal(files.read_arrays(path)["numbers"], np.arange(600.0).reshape(2, 300))
     assert files.read_arrays(path, names=("letters",)) == {}
     whole = path.read_bytes()

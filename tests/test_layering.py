@@ -10,13 +10,15 @@ ROWS = [
     {"experiment"},
     {"options"},
     {"training"},
+    {"curves"},
     {"evaluation", "export"},
     {"models"},
     {"estimators", "networks"},
     {"layers"},
     {"datasets"},
     {"prepared", "sources", "binarization", "bounds", "schedules", "figures", "runs"},
-    {"files", "noise", "errors", "progress", "published", "compatibility"},
+    {"checkpoints"},
+    {"files", "noise", "errors", "progress", "published", "compatibility", "interruption", "replicas"},
 ]
 # evaluation is below export, the other rows' modules do not know each other.
 WITHIN_A_ROW = {("export", "evaluation")}

@@ -98,7 +98,7 @@ def test_a_damaged_cache_is_written_anew(stored, cache):
     path.write_bytes(content[:200])
     assert datasets.load("tfds:digits", str(folder)).describe() == first
     assert files.read_arrays(path) is not None
-    files.write_arrays(path, something="else")
+    files.write_arrays(path, {"something": "else"})
     assert datasets.load("tfds:digits", str(folder)).describe() == first
 
 

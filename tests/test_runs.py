@@ -1,4 +1,7 @@
+import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +10,16 @@ from iwae_tf import files, runs
 from iwae_tf.errors import UserError
 
 FLAGS = {"k": "5", "stages": "3"}
-RESULTS = {name: kind() for name, kind in runs.RESULTS.items()}
+RESULTS = {
+    "nll": {"mean": 90.5, "stderr": None, "num_samples": 5000, "num_images": 1},
+    "elbo": -92.0,
+    "iwae_bound": {"k": 5, "mean": -91},
+    "active_units": {"per_layer": [25]},
+    "data": {"binarization": "stochastic"},
+    "training": {"epochs": 3, "seconds": 1.5},
+    "flags": {},
+    "versions": {},
+}
 
 
 @pytest.fixture
@@ -50,7 +62,7 @@ def test_other_images_are_refused_once_something_is_trained(run):
     run.claim(FLAGS, data=DATA)
     run.claim(FLAGS, data={**DATA, "sha256": "4567"})
     assert run.read_data()["sha256"] == "4567"
-    (run.checkpoints / "ckpt-1.index").touch()
+    (run.checkpoints / "ckpt-1.npz").touch()
     run.claim(FLAGS, data={**DATA, "sha256": "4567"})
     with pytest.raises(UserError, match=r"trained on other images \(sha256 4567 there, 0123 here\)"):
         run.claim(FLAGS, data=DATA)
@@ -101,12 +113,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_damaged_files_are_named(run, tmp_path):
-    for damaged in ("{", "{}", "[]", "3"):
+    nested = json.dumps({**RESULTS, "nll": {**RESULTS["nll"], "mean": "90.5"}})
+    for damaged in ("{", "{}", "[]", "3", "[" * 100_000, nested, json.dumps({**RESULTS, "elbo": True})):
         run.results.write_text(damaged)
         with pytest.raises(UserError, match="results.json .*remove it to evaluate again"):
             run.read_results()
     run.history.write_text("epoch,step\n1,x\n")
-    with pytest.raises(UserError, match="history.csv .*remove it to go on"):
+    with pytest.raises(UserError, match="history.csv .*remove it"):
         run.read_history()
     run.flags.write_text("\0\0")
     with pytest.raises(UserError, match="flags.txt is damaged"):
@@ -142,6 +155,36 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(run, monkeypatch):
 
 
 def test_arrays_are_written_without_pickles(run):
-    files.write_arrays(run.samples, probabilities=np.arange(6.0).reshape(2, 3))
+    files.write_arrays(run.samples, {"probabilities": np.arange(6.0).reshape(2, 3)})
     with np.load(run.samples, allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["probabilities"], [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+
+
+def test_a_second_process_is_refused_and_a_dead_one_forgotten(run):
+    """The lock is the first process's as long as it lives."""
+    code = f"from iwae_tf import runs; runs.RunDirectory({str(run.path)!r}).claim({FLAGS!r})"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "UserError: Another process works in" in second.stderr
+    run.release()
+    holder = subprocess.Popen([sys.executable, "-c", f"{code}; print(flush=True); import time; time.sleep(60)"],
+        stdout=subprocess.PIPE)  # fmt: skip
+    holder.stdout.readline()
+    with pytest.raises(UserError, match="Another process works in"):
+        run.claim(FLAGS)
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with run:
+        run.claim(FLAGS)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "figures/samples.png", "results.json"])
+def test_symbolic_links_are_refused(run, tmp_path, name):
+    """By them a run directory from elsewhere could have us write or remove elsewhere."""
+    run.checkpoints.rmdir()
+    run.figures.mkdir()
+    (tmp_path / "mine").mkdir()
+    (run.path / name).symlink_to(tmp_path / "mine")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="is a symbolic link"):
+            run.claim(FLAGS, overwrite)

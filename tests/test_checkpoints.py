@@ -1,0 +1,90 @@
+import os
+
+import numpy as np
+import pytest
+
+from iwae_tf import checkpoints
+from iwae_tf.errors import UserError
+
+SHAPES = {"weights/000": (2, 3), "step": ()}
+
+
+def _save(folder, step):
+    checkpoints.save(folder, step, {"weights/000": np.full((2, 3), step, np.float32), "step": np.int64(step)})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four checkpoints were saved here."""
+    for step in (9, 10, 11, 100):
+        _save(tmp_path / "checkpoints", step)
+    return tmp_path / "checkpoints"
+
+
+def test_the_last_three_are_kept_and_nothing_else_is_left(folder):
+    assert checkpoints.steps(folder) == [10, 11, 100]
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_the_last_one_is_read_bit_for_bit(folder):
+    arrays = checkpoints.read_last(folder, SHAPES)
+    assert arrays["step"] == 100
+    np.testing.assert_array_equal(arrays["weights/000"], np.full((2, 3), 100.0))
+
+
+def test_without_checkpoints(tmp_path):
+    assert checkpoints.steps(tmp_path / "nothing") == []
+    assert checkpoints.read_last(tmp_path / "nothing", SHAPES) is None
+    (tmp_path / "ckpt-1.index").touch()
+    assert checkpoints.read_last(tmp_path, SHAPES) is None
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"NUMPY") + 140] ^= 1  # Within the numbers, whose check sum is then wrong.
+    path.write_bytes(content)
+
+
+def _of_another_model(path):
+    np.savez(path, **{"weights/000": np.zeros((3, 2), np.float32), "step": 1})
+
+
+def _with_objects(path):
+    np.savez(path, **{"weights/000": np.array([[print] * 3] * 2, object), "step": 1})
+
+
+def _with_text(path):
+    np.savez(path, **{"weights/000": np.array([["a"] * 3] * 2), "step": 1})
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty, _flip, _of_another_model, _with_objects, _with_text])
+def test_a_damaged_one_falls_back_to_the_one_before(folder, damage, capsys):
+    damage(checkpoints.path(folder, 100))
+    assert checkpoints.read_last(folder, SHAPES)["step"] == 11
+    assert "ckpt-100.npz is " in capsys.readouterr().err
+    damage(checkpoints.path(folder, 11))
+    assert checkpoints.read_last(folder, SHAPES)["step"] == 10
+    damage(checkpoints.path(folder, 10))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="No checkpoint in .* can be read .*--overwrite"):
+        checkpoints.read_last(folder, SHAPES)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_write_that_fails_leaves_those_before(folder, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        _save(folder, 101)
+    assert checkpoints.steps(folder) == [10, 11, 100]
+    assert len(list(folder.iterdir())) == 3

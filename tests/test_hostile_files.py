@@ -1,0 +1,130 @@
+"""Files that are damaged, or that someone made to harm: a clear error, or a reading that does no harm."""
+
+import contextlib
+import io
+import json
+import pathlib
+import tempfile
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from test_runs import RESULTS
+
+from iwae_tf import checkpoints, experiment, files, main, options, runs, sources
+from iwae_tf.errors import UserError
+
+
+def _packed(**arrays):
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    return packed.getvalue()
+
+
+def _results(run):
+    results = run.read_results()
+    main._table(options.parse(["main"]), results)
+
+
+def _unfinished(run):
+    flags = options.parse(["main", "--nll_samples=3"])
+    bounds = main._UnfinishedEvaluation(flags, {"steps": 6}, 5, run).read()
+    assert bounds is None or bounds.shape[1] <= 5
+
+
+def _checkpoint(run):
+    checkpoints.read_last(run.path, {"weights": (2, 3)})
+
+
+ROW = ",".join(["1"] * len(runs.HISTORY_COLUMNS))
+# Name -> a whole file, and what reads it.
+FILES = {
+    "flags.txt": (b"--k=5\n--latent_dims=100,50\n--seed=3\n--dataset=mnist\n", experiment.read_flags),
+    "results.json": (json.dumps(RESULTS).encode(), _results),
+    "history.csv": (f"{','.join(runs.HISTORY_COLUMNS)}\n{ROW}\n".encode(), runs.RunDirectory.read_history),
+    "data.json": (b'{"image_shape": [28, 28], "sha256": "01"}', runs.RunDirectory.read_data),
+    "ckpt-6.npz": (_packed(weights=np.ones((2, 3), np.float32)), _checkpoint),
+    "unfinished_evaluation.npz": (_packed(of=np.array([6, 3, 5]), bounds=np.zeros((3, 4))), _unfinished),
+    "own.npz": (
+        _packed(train=np.eye(4, dtype=np.uint8).reshape(2, 2, 4), test=np.ones((1, 2, 4), np.uint8)),
+        lambda run: sources.read_npz(run.path / "own.npz"),
+    ),
+    "chardata.mat": (b"MATLAB 5.0 MAT-file", lambda run: sources.read_chardata(run.path)),
+}
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(RESULTS)), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def _damaged(draw, whole):
+    """Bytes that were a whole file once, or never were."""
+    kind = draw(st.sampled_from(["cut", "changed", "inserted", "foreign", "json"]))
+    at = draw(st.integers(0, len(whole) - 1))
+    few = draw(st.binary(max_size=20))
+    return {
+        "cut": whole[:at],
+        "changed": whole[:at] + few + whole[at + len(few) :],
+        "inserted": whole[:at] + few + whole[at:],
+        "foreign": few,
+        "json": json.dumps(draw(_JSON)).encode(),
+    }[kind]
+
+
+@pytest.mark.parametrize("name", FILES)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+@hypothesis.given(data=st.data())
+def test_damaged_files_are_refused_or_read_and_nothing_else(name, data):
+    whole, read = FILES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        run = runs.RunDirectory(folder)
+        (run.path / name).write_bytes(data.draw(_damaged(whole)))
+        before = sorted(pathlib.Path(folder).iterdir())
+        with contextlib.suppress(UserError):
+            read(run)
+        assert sorted(pathlib.Path(folder).iterdir()) == before
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_whole_files_are_read(name, tmp_path):
+    """The test above would not notice a reader that refuses everything."""
+    whole, read = FILES[name]
+    (tmp_path / name).write_bytes(whole)
+    if name == "chardata.mat":
+        with pytest.raises(UserError, match="016a3536"):
+            read(runs.RunDirectory(tmp_path))
+    else:
+        read(runs.RunDirectory(tmp_path))
+
+
+class _Trap:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("name", ["ckpt-6.npz", "unfinished_evaluation.npz", "own.npz"])
+def test_nothing_in_an_array_file_is_executed(name, tmp_path):
+    trap = np.array([_Trap(tmp_path / "trapped")], object)
+    np.savez(tmp_path / name, weights=trap, of=trap, bounds=trap, train=trap, test=trap)
+    assert files.read_arrays(tmp_path / name) is None
+    with contextlib.suppress(UserError):
+        FILES[name][1](runs.RunDirectory(tmp_path))
+    assert not (tmp_path / "trapped").exists()
+    with np.load(tmp_path / name, allow_pickle=True) as arrays:
+        arrays["weights"]
+    assert (tmp_path / "trapped").exists()  # So the trap is one.
+
+
+@pytest.mark.parametrize("line", ["--flagfile=/etc/passwd", "--run_dir=/elsewhere", "--overwrite=True", "--nonsense=1"])
+def test_a_flagfile_of_a_run_holds_nothing_but_its_flags(line, tmp_path):
+    (tmp_path / "flags.txt").write_text(f"--k=5\n{line}\n")
+    with pytest.raises(UserError, match="is no flag of a run"):
+        experiment.read_flags(runs.RunDirectory(tmp_path))

@@ -1,0 +1,68 @@
+"""Signals, sent to processes of their own."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WAIT = """
+import sys, time
+from iwae_tf import interruption
+with interruption.deferred():
+    print("ready", flush=True)
+    while not interruption.received():
+        time.sleep(0.01)
+    print("asked to stop", flush=True)
+    {afterwards}
+    interruption.check()
+"""
+
+
+def _start(afterwards="pass"):
+    code = WAIT.format(afterwards=afterwards)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code], **pipes)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_the_work_finish(number):
+    process = _start()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert out == "asked to stop\n"
+    assert number.name in err
+    assert f"Interrupted: {number.name}" in err
+
+
+def test_a_second_sigint_ends_at_once():
+    """Even while no instruction of Python's is executed, as in a compiled call: these rounds take ages."""
+    process = _start('import hashlib; hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)')
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "asked to stop\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "stopped at once" in err
+
+
+def test_a_second_sigterm_changes_nothing():
+    process = _start("time.sleep(0.5)")
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert out == "asked to stop\n"
+    assert "Interrupted: SIGTERM" in err
+
+
+def test_afterwards_signals_act_as_ever():
+    code = (
+        "from iwae_tf import interruption\nimport time\nwith interruption.deferred(): pass\nprint('ready', flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", f"{code}\ntime.sleep(60)"], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM

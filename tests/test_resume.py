@@ -1,0 +1,131 @@
+"""Whole processes that are killed, asked to stop or out of disk, and started again with the same command."""
+
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import iwae_tf
+from iwae_tf import checkpoints, files, runs
+
+# Many epochs of few steps: a kill meets every place between two checkpoints.
+FLAGS = ["--k=3", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=500", "--noexport", "--picture_every=3"]
+FLAGS += ["--checkpoint_minutes=0", "--seed=5"]
+
+
+def _start(run_dir, *words, **options):
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(iwae_tf.__file__).parent.parent)}
+    command = [sys.executable, "-m", "iwae_tf.main", *FLAGS, *words, f"--run_dir={run_dir}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes, **options)
+
+
+def _finish(run_dir, *words):
+    out, err = (process := _start(run_dir, *words)).communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def _assert_same(run_dir, whole_dir):
+    """Bit for bit, but for seconds."""
+    run, whole = runs.RunDirectory(run_dir), runs.RunDirectory(whole_dir)
+    last = checkpoints.steps(whole.checkpoints)[-1]
+    found, expected = (files.read_arrays(checkpoints.path(one.checkpoints, last)) for one in (run, whole))
+    assert found.keys() == expected.keys()
+    for name in expected.keys() - {"seconds", "history"}:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    ours, theirs = ([{**row, "seconds": 0} for row in one.read_history()] for one in (run, whole))
+    assert ours == theirs
+    ours, theirs = (files.read_arrays(one.test_log_likelihoods)["log_likelihood"] for one in (run, whole))
+    np.testing.assert_array_equal(ours, theirs)
+    ours, theirs = ({**one.read_results(), "training": None} for one in (run, whole))
+    assert ours == theirs
+    assert not run.unfinished_evaluation.exists()
+
+
+def _kill_on_the_way(run_dir, words, kills, seconds, seed=0):
+    """Starts the command and kills it after a random time, again and again; returns how often it was still running."""
+    rng = random.Random(seed)
+    for count in range(kills):
+        process = _start(run_dir, *words)
+        try:
+            process.communicate(timeout=rng.uniform(*seconds))
+            return count
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    return kills
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_moments_ends_as_the_uninterrupted_one(tmp_path):
+    words = ["--epochs=60", "--max_images=2000"]
+    start = time.monotonic()
+    _finish(tmp_path / "whole", *words)
+    whole = time.monotonic() - start
+    # Starting takes some of it. A try that gets nowhere is a kill, too.
+    kills = _kill_on_the_way(tmp_path / "run", words, kills=12, seconds=(0.05 * whole, 0.4 * whole))
+    assert kills >= 5
+    _finish(tmp_path / "run", *words)
+    _assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_that_is_killed_once_ends_as_the_uninterrupted_one(tmp_path):
+    """The short form, killed as soon as there is something to continue."""
+    words = ["--epochs=6", "--max_images=100"]
+    _finish(tmp_path / "whole", *words)
+    process = _start(tmp_path / "run", *words)
+    for line in process.stdout:
+        if line.startswith("epoch 2/6"):
+            process.kill()
+    process.communicate()
+    assert "training epochs 3" in _finish(tmp_path / "run", *words) or process.returncode == 0
+    _assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_training_and_evaluation_with_their_status(tmp_path, number):
+    words = ["--epochs=20", "--max_images=2000", "--nll_samples=5000"]
+    _finish(tmp_path / "whole", *words)
+    for beginning in ("epoch  5/20", "800 of 2,000", "1,400 of 2,000"):
+        process = _start(tmp_path / "run", *words)
+        for line in process.stdout:
+            if line.startswith(beginning):
+                process.send_signal(number)
+        _, err = process.communicate()
+        assert process.returncode == 128 + number, err
+        assert err.splitlines()[-1] == (
+            f"iwae_tf: ended by {number.name}; what was done is saved, the same command continues"
+        )
+    assert (tmp_path / "run" / "unfinished_evaluation.npz").exists()
+    assert "1,4" in _finish(tmp_path / "run", *words).split("test images were evaluated before")[0].splitlines()[-1]
+    _assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def _small_files():
+    """No file grows over 200 kB, as on a disk that is full then; the signal is replaced by the error."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_with_one_line_and_the_last_checkpoint_intact(tmp_path):
+    words = ["--schedule=paper", "--max_images=100"]
+    _finish(tmp_path / "whole", *words, "--stages=2")
+    _finish(tmp_path / "run", *words, "--stages=1")
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    _, err = (process := _start(tmp_path / "run", *words, "--stages=2", preexec_fn=_small_files)).communicate()
+    assert process.returncode == 1
+    assert err.startswith("iwae_tf: Cannot write")
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
+    _finish(tmp_path / "run", *words, "--stages=2")
+    _assert_same(tmp_path / "run", tmp_path / "whole")
