@@ -100,7 +100,7 @@ class Points:
 
     def begin_epoch(self):
         """The metrics are means from here on."""
-        self._record.point_start = int(self._model.optimizer.iterations)
+        self._record.point_start = self._model.num_steps
         self._record.point_sums = {}
 
     def after_call(self, opened, means, steps_done, is_last):
@@ -112,7 +112,7 @@ class Points:
           steps_done: steps of the epoch so far.
           is_last: whether the epoch ends here.
         """
-        step = int(self._model.optimizer.iterations)
+        step = self._model.num_steps
         num_steps = step - self._record.point_start
         if num_steps < self._steps_per_point and not is_last:
             return
@@ -135,7 +135,7 @@ class Points:
         """
         if not opened:
             return
-        with opened.validation.as_default(int(self._model.optimizer.iterations)):
+        with opened.validation.as_default(self._model.num_steps):
             _write_scalars(measured)
             if images is not None:
                 self._write_pictures(images, image_shape)

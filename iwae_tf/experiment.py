@@ -247,7 +247,7 @@ def run_command(main, interrupted):
         reason = _reason_of_tensorflow(error)
         if not reason:
             raise
-        sys.exit(f"iwae_tf: {reason}; mend that, and {interrupted}")
+        sys.exit(f"iwae_tf: {reason}, and {interrupted}")
 
 
 def _reason_of_tensorflow(error):
@@ -258,9 +258,10 @@ def _reason_of_tensorflow(error):
 
     if not isinstance(error, tf.errors.OpError):
         return ""
-    text = _first_line(error)
-    if any(os.strerror(number) in text for number in _DISK_ERRORS):
-        return f"Cannot write ({text})"
+    if any(os.strerror(number) in str(error) for number in _DISK_ERRORS):
+        return f"Cannot write ({_first_line(error)}); make room"
     lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     # Without other workers there is nobody to lose.
-    return f"Another worker was lost ({text})" if isinstance(error, lost) and "TF_CONFIG" in os.environ else ""
+    if not isinstance(error, lost) or "TF_CONFIG" not in os.environ:
+        return ""
+    return f"Another worker was lost ({type(error).__name__}); start all workers again"

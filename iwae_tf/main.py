@@ -58,7 +58,7 @@ def main(argv):
 def _announce(flags, images, data, workers, run):
     """Says what is done on what."""
     if not workers.is_chief:
-        print(f"worker {workers.index + 1} of {workers.count}; the first one reports and writes")
+        print(f"worker {workers.index + 1} of {workers.count}; the first one writes")
         return
     print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
     if data["num_duplicates"]:
@@ -75,9 +75,8 @@ def _evaluate(flags, model, images, trained, run, workers):
     unfinished = _UnfinishedEvaluation(flags, trained, len(test), run if workers.is_chief else None)
     begun = unfinished.read()
     num_begun = workers.any(0 if begun is None else len(begun[0]))
-    begun = np.zeros([3, num_begun]) if begun is None else begun
-    begun = evaluation.SplitBounds(*workers.from_chief(begun))
-    if num_begun and workers.is_chief:
+    if num_begun:
+        begun = evaluation.SplitBounds(*workers.from_chief(np.zeros([3, num_begun]) if begun is None else begun))
         print(f"{num_begun:,} of the {len(test):,} test images were evaluated before")
     report = unfinished.report if workers.is_chief else None
     try:

@@ -200,6 +200,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return self._measure(self.log_weight_terms(x, self.draw_noise(self.num_samples, tf.shape(x)[0], key)))
 
     @property
+    def num_steps(self):
+        """Training steps so far, an integer."""
+        return int(self.optimizer.iterations.numpy())
+
+    @property
     def variables_of_networks(self):
         """All variables of both networks, trainable or not, in a fixed order."""
         return self.inference.variables + self.generative.variables

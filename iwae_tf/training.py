@@ -115,14 +115,14 @@ def train(model, images, plan, run, continue_training=True):
     record = restore(model, run)
     if record.rows:
         run.write_history(record.rows)  # The checkpoint's: cut back to it, and whole whatever became of the file.
-    begun = int(model.optimizer.iterations)
+    begun = model.num_steps
     total = plan.epochs * steps_per_epoch
     if continue_training and begun < total:
         run.discard_results()
         for _ in epochs(model, images, plan, run, record):
             pass
     use_averages(model)
-    steps = int(model.optimizer.iterations)
+    steps = model.num_steps
     if not steps:
         raise UserError(f"{run.path} has no checkpoint, so there is no trained model: leave out --notrain.")
     return {
@@ -157,10 +157,10 @@ def epochs(model, images, plan, run, record):
     validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
     points = curves.Points(model, record, num_steps)
     saver = Saver(model, run if workers.is_chief else None, plan, record)
-    line = Progress(int(model.optimizer.iterations) / steps, plan.epochs)
+    line = Progress(model.num_steps / steps, plan.epochs)
     with curves.events(run if workers.is_chief else None) as events:
-        for epoch in range(int(model.optimizer.iterations) // steps, plan.epochs):
-            first = int(model.optimizer.iterations) % steps
+        for epoch in range(model.num_steps // steps, plan.epochs):
+            first = model.num_steps % steps
             if not first:
                 model.reset_metrics()
                 points.begin_epoch()
@@ -246,7 +246,7 @@ def _row(model, epoch, means, measured, seconds):
     """The row of history.csv."""
     return {
         "epoch": epoch + 1.0,
-        "step": float(model.optimizer.iterations),
+        "step": float(model.num_steps),
         "train_iwae_bound": means["iwae_bound"],
         "validation_iwae_bound": measured["iwae_bound"],
         "train_elbo": means["elbo"],
@@ -273,10 +273,10 @@ def restore(model, run):
     if workers.is_chief:
         shapes = {name: tuple(variable.shape) for name, variable in state.items()}
         found = checkpoints.read_last(run.checkpoints, {**shapes, **curves.RECORD_SHAPES})
-    values = found or {name: variable.numpy() for name, variable in state.items()}
-    if found or workers.count > 1:
-        for name, variable in state.items():
-            variable.assign(workers.from_chief(values[name].astype(variable.dtype)))
+    # All workers read all, for reading a metric's variable adds it up over them.
+    values = {name: variable.numpy() for name, variable in state.items()} | (found or {})
+    for name, variable in state.items():
+        variable.assign(workers.from_chief(values[name].astype(variable.dtype)))
     return curves.Record.from_arrays(found) if found else curves.Record()
 
 
@@ -343,7 +343,7 @@ class Saver:
         self._good = values
         if self._run:
             events.flush()
-            step = int(self._model.optimizer.iterations)
+            step = self._model.num_steps
             checkpoints.save(self._run.checkpoints, step, {**values, **self._record.to_arrays()})
 
     def refuse_trouble(self, means, images, plan, num_steps):
@@ -357,7 +357,7 @@ class Saver:
         """
         if all(map(math.isfinite, means.values())):
             return
-        step = int(self._model.optimizer.iterations)
+        step = self._model.num_steps
         trouble = f"a step from {step - num_steps + 1} to {step} is not finite"
         if replicas.Workers(self._model.distribute_strategy).count == 1:
             trouble = self._first_trouble(tf.constant(images), plan, step) or trouble
@@ -380,7 +380,7 @@ class Saver:
             return model.distribute_strategy.run(of_replica)
 
         steps = plan.steps_per_epoch(len(images))
-        for step in range(int(model.optimizer.iterations), last_step):
+        for step in range(model.num_steps, last_step):
             bound, finite = one_step(epoch_order(len(images), plan, model.seed, step // steps)[step % steps])
             bound = float(model.distribute_strategy.experimental_local_results(bound)[0])
             finite = [model.distribute_strategy.experimental_local_results(one)[0] for one in finite]
