@@ -152,6 +152,22 @@ def test_bounds_move_with_the_weights_and_stay_finite(name):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
+def test_weights_far_apart_stay_finite_and_so_do_all_derivatives(name):
+    """From -1e4 to 1e4 within one image, in single precision."""
+    rng = np.random.default_rng(0)
+    log_weights = tf.constant(rng.choice([-1e4, -3.0, 0.0, 1e4], size=(6, 50)).astype(np.float32))
+    objective = bounds.objective(name, *PARAMETERS[name])
+    for bound in (objective.generative, objective.inference):
+        with tf.GradientTape() as tape:
+            tape.watch(log_weights)
+            value = bound.value(log_weights)
+        assert np.all(np.isfinite(value))
+        assert np.all(np.isfinite(tape.gradient(value, log_weights)))
+        assert bound.path_weights is None or np.all(np.isfinite(bound.path_weights(log_weights)))
+    assert np.all(np.isfinite(bounds.effective_sample_size(log_weights)))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_path_weights_are_the_first_derivatives_less_the_second(name):
     """By automatic differentiation: copy i of the weights has only log w_i live, so its derivatives are diagonal."""
     log_weights = _weights(6, 2)
