@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import iwae_tf
-from iwae_tf import files, options, runs
+from iwae_tf import experiment, files, main, options, runs
 from iwae_tf.errors import UserError
 
 FLAGS = ["--k=3", "--epochs=3", "--max_images=120", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=20"]
@@ -23,9 +23,9 @@ FLAGS += ["--hidden_dims=20;10", "--noexport", "--picture_every=3", "--gradient_
 ROUNDING = 1e-5
 
 
-def _start(run_dir, *words, config=None):
+def _start(run_dir, *words, config):
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(iwae_tf.__file__).parent.parent)}
-    environment |= {"TF_CONFIG": json.dumps(config)} if config else {}
+    environment["TF_CONFIG"] = json.dumps(config)
     command = [sys.executable, "-m", "iwae_tf.main", *FLAGS, *words, f"--run_dir={run_dir}"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -66,7 +66,7 @@ def _assert_same(run_dir, other_dir):
 def alone(tmp_path_factory):
     """The run directory of one process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    _finish(_start(folder, "--nojit"))
+    main.main(["main", *FLAGS, "--nojit", f"--run_dir={folder}"])
     return folder
 
 
@@ -117,6 +117,7 @@ training.train(model, images, experiment.plan(flags), run)
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_in_one_process_train_as_one(alone, tmp_path):
     words = [*FLAGS, "--strategy=mirrored", f"--run_dir={tmp_path / 'run'}"]
     subprocess.run([sys.executable, "-c", MIRRORED, *words], check=True, capture_output=True, timeout=300)
@@ -126,7 +127,7 @@ def test_two_replicas_in_one_process_train_as_one(alone, tmp_path):
 
 
 def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
-    _finish(_start(tmp_path / "run", "--strategy=mirrored"))
+    main.main(["main", *FLAGS, "--strategy=mirrored", f"--run_dir={tmp_path / 'run'}"])
     _assert_same(tmp_path / "run", alone)
 
 
@@ -141,8 +142,6 @@ def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
     ],
 )
 def test_without_a_cluster_there_is_no_strategy(config, message, monkeypatch):
-    from iwae_tf import experiment
-
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config:
         monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
