@@ -32,7 +32,9 @@ def save(folder, step, arrays):
     """
     folder.mkdir(exist_ok=True)
     files.write_arrays(path(folder, step), arrays, compress=False)
-    for old in [other for other in steps(folder) if other != step][: 1 - _KEPT]:
+    # Later ones are there only if they are damaged.
+    before = [other for other in steps(folder) if other < step]
+    for old in set(steps(folder)) - {step, *before[1 - _KEPT :]}:
         path(folder, old).unlink(missing_ok=True)
 
 

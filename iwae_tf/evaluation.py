@@ -137,7 +137,7 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
         if report:
             report(SplitBounds(*values[:, :stop]))
         signal_number = workers.any(interruption.received() or 0)
-        if signal_number and stop < len(images):
+        if signal_number:
             raise interruption.Interrupted(signal_number)
     return SplitBounds(*values)
 

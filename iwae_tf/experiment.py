@@ -6,17 +6,21 @@ TensorFlow is imported by the functions that need it, so that `--help` and error
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
+import zlib
 
 import numpy as np
 
 from iwae_tf import datasets, interruption, options, runs
-from iwae_tf.errors import UserError
+from iwae_tf.errors import UserError, first_line
 
-# What a user can mend where something is written.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
+# What a user can mend where something is written, and how.
+_DISK_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
+    (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), "see to it that it can be written"
+)
 
 
 def load(run_dir):
@@ -78,8 +82,10 @@ def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
       steps_per_epoch: training steps in an epoch, for the warm-up.
 
     Returns:
-      An `ImportanceWeightedAutoencoder`.
+      An `ImportanceWeightedAutoencoder` that has its variables.
     """
+    import tensorflow as tf
+
     from iwae_tf import bounds, layers, models, networks
 
     latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
@@ -93,7 +99,7 @@ def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
         activation=flags.activation,
         batch_norm=flags.batch_norm,
     )
-    return models.ImportanceWeightedAutoencoder(
+    built = models.ImportanceWeightedAutoencoder(
         inference,
         generative,
         objective=bounds.objective(flags.objective, *options.objective_parameters(flags)),
@@ -103,34 +109,46 @@ def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
         beta_warmup_steps=flags.beta_warmup_epochs * steps_per_epoch,
         seed=flags.seed,
     )
+    built(tf.zeros([1, generative.event_size]))
+    return built
 
 
-def initialise(built, flags):
-    """Gives a new model the weights of the trained model in --init_from.
+def initial_model(flags):
+    """Returns the trained model in --init_from.
 
     Raises:
-      UserError: there is none, or it has other layers.
+      UserError: there is none.
     """
-    import tensorflow as tf
-
     theirs = read_flags(runs.RunDirectory(flags.init_from)).activation
     if theirs != flags.activation:
         raise UserError(f"The model in --init_from={flags.init_from} has --activation={theirs}; give the same.")
-    source = load(flags.init_from)
-    built(tf.zeros([1, built.generative.event_size]))
+    return load(flags.init_from)
+
+
+def initialise(built, source, origin):
+    """Gives a new model the weights of a trained one.
+
+    Args:
+      built: the new model.
+      source: the trained model.
+      origin: where that comes from.
+
+    Raises:
+      UserError: it has other layers.
+    """
     if source.generative.event_size != built.generative.event_size:
         raise UserError(
-            f"The model in --init_from={flags.init_from} is of images of {source.generative.event_size} pixels, and "
+            f"The model in --init_from={origin} is of images of {source.generative.event_size} pixels, and "
             f"these have {built.generative.event_size}; give its data set."
         )
     ours, theirs = ([tuple(weight.shape) for weight in one.variables_of_networks] for one in (built, source))
     if ours != theirs:
         raise UserError(
-            f"The model in --init_from={flags.init_from} has other layers; give its --latent_dims, --hidden_dims, "
+            f"The model in --init_from={origin} has other layers; give its --latent_dims, --hidden_dims, "
             "--inference and --batch_norm."
         )
     for variable, other in zip(built.variables_of_networks, source.variables_of_networks, strict=True):
-        variable.assign(other)
+        variable.assign(other.numpy())
 
 
 def plan(flags):
@@ -155,8 +173,8 @@ def strategy(flags):
     """Returns the `tf.distribute.Strategy` of --strategy; with several workers it waits for all of them.
 
     Raises:
-      UserError: TF_CONFIG does not say who the workers are, the batch cannot be split evenly, or there is no strategy
-        in which the run's other flags are exact.
+      UserError: TF_CONFIG does not say who the workers are, they do not come together, or the batch cannot be split
+        evenly.
     """
     import tensorflow as tf
 
@@ -174,28 +192,46 @@ def strategy(flags):
 def _multi_worker_strategy():
     import tensorflow as tf
 
-    text = os.environ.get("TF_CONFIG", "")
-    example = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
-    try:
-        config = json.loads(text)
-        workers, task = config["cluster"]["worker"], config["task"]
-        if set(config["cluster"]) != {"worker"} or task["type"] != "worker" or not 0 <= task["index"] < len(workers):
-            raise ValueError("the task is none of the cluster's workers")
-        if not all(isinstance(worker, str) and worker.rpartition(":")[2].isdigit() for worker in workers):
-            raise ValueError("a worker is no host:port")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"--strategy=multi_worker needs the environment variable TF_CONFIG, such as {example}; it is {text!r} "
-            f"({error!r})."
-        ) from error
+    workers = _read_cluster(os.environ.get("TF_CONFIG", ""))
+    print(f"waiting for all of {', '.join(workers)}", flush=True)
+    # It waits within TensorFlow, where no handler of Python's would run: Ctrl-C has to end the process by itself.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise UserError(f"The workers of TF_CONFIG did not come together ({_first_line(error)}).") from error
+    except (tf.errors.OpError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"The workers of TF_CONFIG did not come together ({first_line(error)}).") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _read_cluster(text):
+    """The workers' addresses that TF_CONFIG names; raises a UserError where it is not what it has to be."""
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        if set(cluster) != {"worker"} or task["type"] != "worker":
+            raise ValueError("tasks are of type worker only, the first of which is the chief")
+        workers = cluster["worker"]
+        if not isinstance(workers, list) or not all(re.fullmatch(r"[^:]+:\d{1,5}", worker) for worker in workers):
+            raise ValueError("the workers are no list of host:port")
+        if len(set(workers)) < len(workers):
+            raise ValueError("a worker is named twice")
+        if type(task["index"]) is not int or not 0 <= task["index"] < len(workers):
+            raise ValueError("the index is none of the workers'")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        example = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
+        raise UserError(
+            f"--strategy=multi_worker needs the environment variable TF_CONFIG, such as {example}; "
+            f"it is {text[:200]!r} ({error!r})."
+        ) from error
+    return workers
+
+
+def refuse_differences(flags, data, workers):
+    """Raises a UserError if the workers of one training were not given the same."""
+    given = json.dumps([options.result_flags(flags), data], sort_keys=True)
+    if not workers.agree(zlib.crc32(given.encode())):
+        raise UserError("The workers have different flags or images: give all of them the same.")
 
 
 def import_tensorflow_quietly():
@@ -242,7 +278,7 @@ def run_command(main, interrupted):
         if error.errno not in _DISK_ERRORS:
             raise
         name = f" {error.filename}" if error.filename else ""
-        sys.exit(f"iwae_tf: Cannot write{name} ({error.strerror}); make room, and {interrupted}")
+        sys.exit(f"iwae_tf: Cannot write{name} ({error.strerror}); {_DISK_ERRORS[error.errno]}, and {interrupted}")
     except Exception as error:
         reason = _reason_of_tensorflow(error)
         if not reason:
@@ -258,8 +294,9 @@ def _reason_of_tensorflow(error):
 
     if not isinstance(error, tf.errors.OpError):
         return ""
-    if any(os.strerror(number) in str(error) for number in _DISK_ERRORS):
-        return f"Cannot write ({_first_line(error)}); make room"
+    for number, advice in _DISK_ERRORS.items():
+        if os.strerror(number) in str(error):
+            return f"Cannot write ({first_line(error)}); {advice}"
     lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     # Without other workers there is nobody to lose.
     if not isinstance(error, lost) or "TF_CONFIG" not in os.environ:

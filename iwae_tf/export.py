@@ -33,8 +33,13 @@ def export(model, path):
     for name, function, signature in _endpoints(model):
         archive.add_endpoint(name, function, input_signature=signature)
     archive.write_out(str(temporary), verbose=False)
-    shutil.rmtree(path, ignore_errors=True)
+    # In this order, because a folder that has the name has to be whole.
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
     temporary.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _endpoints(model):

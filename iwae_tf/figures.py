@@ -1,8 +1,12 @@
 """Arrays -> pictures. The only module that imports matplotlib."""
 
+import io
+
 import matplotlib.figure
 import matplotlib.image
 import numpy as np
+
+from iwae_tf import files
 
 _MAGNIFICATION = 2
 
@@ -31,7 +35,9 @@ def image_grid(images, columns, gap=1):
 def save_image(path, grid):
     """Writes a grid [height, width] with values in [0, 1] as a PNG file, magnified."""
     pixels = np.kron(grid, np.ones((_MAGNIFICATION, _MAGNIFICATION)))
-    matplotlib.image.imsave(path, pixels, cmap="gray", vmin=0.0, vmax=1.0)
+    content = io.BytesIO()
+    matplotlib.image.imsave(content, pixels, cmap="gray", vmin=0.0, vmax=1.0)
+    files.write_atomically(path, content.getbuffer())
 
 
 def save_learning_curves(path, history, title, k):
@@ -56,7 +62,7 @@ def save_learning_curves(path, history, title, k):
     axes.set(xlabel="epoch", ylabel="bound on log p(x) in nats", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def save_gradients(path, rows):
@@ -82,4 +88,10 @@ def save_gradients(path, rows):
             axes[line, column].xaxis.minorticks_off()
             axes[line, column].grid(alpha=0.3)
     axes[0, 1].legend()
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120)
+    files.write_atomically(path, content.getbuffer())

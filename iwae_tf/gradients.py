@@ -84,11 +84,11 @@ def main(argv):
     state = "untrained" if flags.fresh else "trained"
     print(f"{state} model of {run.path}, {flags.draws} draws of {len(x)} images, seed {flags.seed}:")
     print(table(rows))
-    print(f"in {progress.duration(time.monotonic() - start)}; see {run.path / 'figures' / 'gradients.png'}")
-    record = {"trained": not flags.fresh, "draws": flags.draws, "images": len(x), "seed": flags.seed, "rows": rows}
-    files.write_atomically(run.path / "gradients.json", (json.dumps(record, indent=2) + "\n").encode())
     run.figures.mkdir(exist_ok=True)
     figures.save_gradients(run.figures / "gradients.png", rows)
+    record = {"trained": not flags.fresh, "draws": flags.draws, "images": len(x), "seed": flags.seed, "rows": rows}
+    files.write_atomically(run.path / "gradients.json", (json.dumps(record, indent=2) + "\n").encode())
+    print(f"in {progress.duration(time.monotonic() - start)}; see {run.path / 'figures' / 'gradients.png'}")
 
 
 def measure(model, names, x, draws, seed=0):

@@ -8,6 +8,7 @@ import numpy as np
 
 import iwae_tf
 from iwae_tf import experiment, files, interruption, options, progress, published, runs
+from iwae_tf.errors import UserError
 
 _NUM_SAMPLES_DRAWN = 100
 
@@ -29,30 +30,30 @@ def main(argv):
         strategy = experiment.strategy(flags)
         workers = replicas.Workers(strategy)
         images, data = experiment.images(flags)
+        experiment.refuse_differences(flags, data, workers)
         plan = experiment.plan(flags)
         # All that can be refused is, before anything is overwritten.
         with strategy.scope():
             model = experiment.model(
                 flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train))
             )
-            if flags.init_from and workers.is_chief and (flags.overwrite or not run.has_checkpoints()):
-                experiment.initialise(model, flags)
+        if flags.init_from and workers.is_chief and (flags.overwrite or not run.has_checkpoints()):
+            experiment.initialise(model, experiment.initial_model(flags), flags.init_from)
         if workers.is_chief:
             run.claim(options.run_flags(flags), flags.overwrite, data)
         _announce(flags, images, data, workers, run)
         with interruption.deferred():
-            trained = training.train(model, images, plan, run, continue_training=flags.train)
+            trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
             results = _stored_results(flags, run) if workers.is_chief else None  # Those of a shorter training are gone.
             if flags.evaluate and not workers.any(results is not None):
                 bounds = _evaluate(flags, model, images, trained, run, workers)
-        if not workers.is_chief:
-            return
-        if flags.evaluate and not results:
-            results = _finish(flags, model, images, data, trained, bounds, run)
-        if flags.export:
-            export.export(model, run.saved_model)
-        if results:
-            print(_table(flags, results))
+                if workers.is_chief:
+                    results = _finish(flags, model, images, data, trained, bounds, run)
+            if flags.export and workers.is_chief:
+                export.export(model, run.saved_model)
+            if results:
+                print(_table(flags, results))
+            interruption.check()
 
 
 def _announce(flags, images, data, workers, run):
@@ -81,9 +82,8 @@ def _evaluate(flags, model, images, trained, run, workers):
     report = unfinished.report if workers.is_chief else None
     try:
         return evaluation.evaluate_images(model, test, flags.nll_samples, report=report, begun=begun)
-    except interruption.Interrupted:
+    finally:
         unfinished.write()
-        raise
 
 
 class _UnfinishedEvaluation:
@@ -116,7 +116,7 @@ class _UnfinishedEvaluation:
         arrays = arrays or {}
         bounds = arrays.get("bounds", np.zeros(0))
         fits = np.array_equal(arrays.get("of"), self._of) and bounds.dtype == np.float64 and bounds.ndim == 2
-        if not fits or len(bounds) != 3 or bounds.shape[1] > self._num_images:
+        if not fits or len(bounds) != 3 or bounds.shape[1] > self._num_images or not np.isfinite(bounds).all():
             return None
         self._first = bounds.shape[1]
         return bounds
@@ -147,6 +147,13 @@ def _finish(flags, model, images, data, trained, bounds, run):
     """Counts active units and draws; writes results.json last, since it marks the run as finished."""
     from iwae_tf import binarization, evaluation
 
+    wrong = np.flatnonzero(~np.isfinite(np.stack(bounds)).all(axis=0))
+    if len(wrong):
+        raise UserError(
+            f"The bounds of {len(wrong)} test images are not finite (the first is number {wrong[0]}, "
+            f"{bounds.log_likelihoods[wrong[0]]} nats), so there is no NLL: the model went wrong in training; train it "
+            "anew with a smaller --learning_rate and --overwrite."
+        )
     test = binarization.fixed_binarization(images.test, "test")
     active_units = evaluation.active_units(model, test)
     files.write_arrays(run.test_log_likelihoods, {"log_likelihood": bounds.log_likelihoods})
@@ -247,7 +254,7 @@ def _versions():
 
 
 def run():
-    """The command: errors that a user can mend are one line and exit status 1."""
+    """The command; see `experiment.run_command`."""
     hint = "without --overwrite " if "--overwrite" in sys.argv else ""
     experiment.run_command(main, f"the same command {hint}continues")
 

@@ -364,6 +364,8 @@ def parse(argv):
     if values.ema_momentum is None:
         values.ema_momentum = 0.0 if values.batch_norm else 0.999
     values.run_dir = values.run_dir or _default_run_dir(values)
+    if values.init_from and pathlib.Path(values.init_from).resolve() == pathlib.Path(values.run_dir).resolve():
+        raise UserError(f"--init_from={values.init_from} is the run directory itself; give another --run_dir.")
     return values
 
 

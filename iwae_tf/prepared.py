@@ -13,7 +13,7 @@ import urllib.error
 import numpy as np
 
 from iwae_tf import files
-from iwae_tf.errors import UserError
+from iwae_tf.errors import UserError, first_line
 
 # Part of the cached files' names; to be raised when the same images would be read to other arrays.
 _READING = 1
@@ -88,7 +88,7 @@ def _prepare(name, data_dir):
         builder = tfds.builder(name, data_dir=data_dir or None)
     except Exception as error:  # Of many kinds, also from the code of the data set.
         raise UserError(
-            f"TensorFlow Datasets has no data set {name!r} ({_first_line(error)}); see its catalogue at "
+            f"TensorFlow Datasets has no data set {name!r} ({first_line(error)}); see its catalogue at "
             "https://www.tensorflow.org/datasets."
         ) from error
     folder = pathlib.Path(builder.data_path)
@@ -103,7 +103,7 @@ def _prepare(name, data_dir):
             builder.download_and_prepare()
         except Exception as error:
             raise UserError(
-                f"TensorFlow Datasets cannot prepare {folder} ({_first_line(error)}); {help_text}"
+                f"TensorFlow Datasets cannot prepare {folder} ({first_line(error)}); {help_text}"
             ) from error
     return folder
 
@@ -127,7 +127,7 @@ def _read_split(folder, split, convert):
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # Its records can be damaged in many ways.
-        raise UserError(f"{folder} is damaged ({_first_line(error)}); prepare it again.") from error
+        raise UserError(f"{folder} is damaged ({first_line(error)}); prepare it again.") from error
     try:
         num_images = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
@@ -144,7 +144,7 @@ def _read_split(folder, split, convert):
             converted.append((convert(batch) if convert else batch).numpy())
     except tf.errors.OpError as error:
         raise UserError(
-            f"Cannot read the split {split} of {folder} ({_first_line(error)}): its images differ in size, or it is "
+            f"Cannot read the split {split} of {folder} ({first_line(error)}): its images differ in size, or it is "
             "damaged and has to be prepared again."
         ) from error
     found = sum(map(len, converted))
@@ -185,9 +185,3 @@ def shrink_ink_on_paper(images):
 
     ink = 255.0 - tf.cast(images, tf.float32)
     return tf.cast(tf.round(tf.image.resize(ink[..., None], [28, 28], method="area")[..., 0]), tf.uint8)
-
-
-def _first_line(error):
-    """What an error says, without the names that TensorFlow gives to its operations."""
-    text = re.sub(r"\{\{.*?\}\} ?| \[Op:.*?\]", "", str(error)).strip()
-    return (text.splitlines() or [repr(error)])[0].rstrip(".:")

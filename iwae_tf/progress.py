@@ -1,5 +1,6 @@
 """What long work prints while it goes on."""
 
+import os
 import sys
 import time
 
@@ -26,7 +27,12 @@ class StatusLine:
         self._shown = time.monotonic()
         padding = " " * (self._width - len(text))
         self._width = len(text) if end == "\r" else 0
-        print(text + padding, end=end, flush=True, file=self._stream)
+        try:
+            print(text + padding, end=end, flush=True, file=self._stream)
+        except BrokenPipeError:
+            # Nobody reads any more, as after `| head`; the work goes on without a word.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def duration(seconds):

@@ -45,12 +45,11 @@ class Workers:
 
     def __init__(self, strategy):
         resolver = strategy.cluster_resolver
-        spec = resolver.cluster_spec().as_dict() if resolver else {}
         self._strategy = strategy
         self._add = tf.function(self._all_reduce)
-        self.count = max(1, sum(len(spec.get(kind, ())) for kind in ("chief", "worker")))
-        after_the_chief = len(spec.get("chief", ())) if self.count > 1 and resolver.task_type == "worker" else 0
-        self.index = resolver.task_id + after_the_chief if self.count > 1 else 0
+        spec = resolver.cluster_spec().as_dict() if resolver else {}
+        self.count = max(1, len(spec.get("worker", ())))
+        self.index = resolver.task_id if self.count > 1 else 0
         self.is_chief = self.index == 0
 
     def sums(self, values):
@@ -73,14 +72,21 @@ class Workers:
         def of_replica():
             context = tf.distribute.get_replica_context()
             # One replica speaks for its worker.
-            speaks = tf.cast(context.replica_id_in_sync_group % replicas_of_one == 0, values.dtype)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, speaks * values)
+            speaks = context.replica_id_in_sync_group % replicas_of_one == 0
+            said = tf.where(speaks, values, tf.zeros_like(values))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, said)
 
         return self._strategy.run(of_replica)
 
     def from_chief(self, values):
         """The chief's array in all workers; theirs has to have the same shape and type."""
         return self.sums(values if self.is_chief else np.zeros_like(values))
+
+    def agree(self, number):
+        """Whether all workers have the same integer."""
+        numbers = np.zeros(self.count, np.int64)
+        numbers[self.index] = number
+        return len(set(self.sums(numbers).tolist())) == 1
 
     def any(self, number):
         """The largest of the workers' small non-negative integers."""

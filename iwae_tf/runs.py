@@ -95,9 +95,7 @@ class RunDirectory:
         Raises:
           UserError: the folder holds something else, or a run that was trained with other flags.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"The run directory {self.path} is a file; give another --run_dir.")
-        self._refuse_links()
+        self._check_entries()
         stored = self._stored_flags()
         if stored and self.checkpoints.exists() and not overwrite:
             _refuse_differences(self.path, stored, flags)
@@ -105,13 +103,35 @@ class RunDirectory:
     def _folders(self):
         return self.checkpoints, self.figures, self.train_events, self.validation_events, self.saved_model
 
-    def _refuse_links(self):
-        """Raises a UserError for symbolic links, by which a foreign run could have us write elsewhere."""
-        entries = list(self.path.iterdir()) if self.path.is_dir() else []
+    def _files(self):
+        return (
+            self.flags,
+            self.data,
+            self.history,
+            self.results,
+            self.test_log_likelihoods,
+            self.samples,
+            self.unfinished_evaluation,
+        )
+
+    def _check_entries(self):
+        """Raises a UserError for what no run leaves, such as links by which a foreign one has us write elsewhere."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, not a run directory; give another --run_dir.")
+        entries = list(self.path.iterdir()) if self.path.exists() else []
         below = [path for folder in self._folders() if folder.is_dir() for path in folder.rglob("*")]
         for path in (*entries, *below):
             if path.is_symlink():
                 raise UserError(f"{path} is a symbolic link, which a run does not write through; remove it.")
+        for path in entries:
+            if (path in self._folders() and not path.is_dir()) or (path in self._files() and not path.is_file()):
+                kind = "file" if path in self._files() else "folder"
+                raise UserError(f"{path} is no {kind}, as it is in a run; remove it.")
+
+    def _temporaries(self):
+        """What writes that were killed have left: of use to nobody."""
+        named = [path for known in (*self._files(), *self._folders()) for path in self.path.glob(f".{known.name}*")]
+        return [*named, *self.checkpoints.glob(".ckpt-*"), *self.figures.glob(".*.png.*")]
 
     def claim(self, flags, overwrite=False, data=None):
         """Makes the folder this run's own, after the checks of `check`.
@@ -131,6 +151,8 @@ class RunDirectory:
         if data and self.has_checkpoints() and not overwrite:
             self.check_data(data)
         with self._refusing_failures():
+            for path in self._temporaries():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             if overwrite:
                 self._remove_run()
             files.write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
@@ -177,8 +199,9 @@ class RunDirectory:
         """Returns the flags of the run, name -> value, both texts.
 
         Raises:
-          UserError: this is not a run directory.
+          UserError: this is not a run directory, or it holds what no run leaves.
         """
+        self._check_entries()
         stored = self._stored_flags()
         if not stored:
             raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
@@ -228,7 +251,7 @@ class RunDirectory:
     def _stored_flags(self):
         """The flags of the run that is here, or {} for an empty folder."""
         if not self.flags.exists():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and set(self.path.iterdir()) - set(self._temporaries()):
                 raise UserError(
                     f"{self.path} holds something else than a run (it has no flags.txt); give another --run_dir."
                 )
@@ -240,13 +263,13 @@ class RunDirectory:
         return dict(pairs)
 
     def _remove_run(self):
-        """Removes the files of a run and nothing else; flags.txt last, so that the rest stays recognisable."""
-        self.discard_results()
+        """Removes the files of a run and nothing else, but for flags.txt, by which the folder stays recognisable."""
         for folder in self._folders():
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.data, self.history, self.test_log_likelihoods, self.samples, self.flags):
-            file.unlink(missing_ok=True)
+        for file in self._files():
+            if file != self.flags:
+                file.unlink(missing_ok=True)
 
     def discard_results(self):
         """Removes results and exported model, which do not hold for a model that is trained further."""

@@ -96,11 +96,10 @@ def train(model, images, plan, run, continue_training=True):
     Afterwards the model holds the weights to evaluate: the average where the plan has one.
 
     Args:
-      model: an `ImportanceWeightedAutoencoder`; under a `tf.distribute` strategy every worker calls this, and only
-        the chief's run is read and written.
+      model: an `ImportanceWeightedAutoencoder`; under a `tf.distribute` strategy every worker calls this.
       images: `datasets.Images`.
       plan: a `Plan`.
-      run: the claimed `runs.RunDirectory`.
+      run: the claimed `runs.RunDirectory`, or None for the workers that read and write nothing: all but the chief.
       continue_training: if False, only restores what was trained so far.
 
     Returns:
@@ -113,18 +112,19 @@ def train(model, images, plan, run, continue_training=True):
     steps_per_epoch = plan.steps_per_epoch(len(images.train))
     prepare(model, plan, steps_per_epoch)
     record = restore(model, run)
-    if record.rows:
-        run.write_history(record.rows)  # The checkpoint's: cut back to it, and whole whatever became of the file.
     begun = model.num_steps
+    if run and begun:
+        run.write_history(record.rows)  # The checkpoint's: cut back to it, and whole whatever became of the file.
     total = plan.epochs * steps_per_epoch
     if continue_training and begun < total:
-        run.discard_results()
+        if run:
+            run.discard_results()
         for _ in epochs(model, images, plan, run, record):
             pass
     use_averages(model)
     steps = model.num_steps
     if not steps:
-        raise UserError(f"{run.path} has no checkpoint, so there is no trained model: leave out --notrain.")
+        raise UserError("The run has no checkpoint, so there is no trained model: leave out --notrain.")
     return {
         "steps": steps,
         "epochs": steps // steps_per_epoch,
@@ -141,7 +141,7 @@ def epochs(model, images, plan, run, record):
       model: an `ImportanceWeightedAutoencoder` after `prepare` and perhaps `restore`.
       images: `datasets.Images`.
       plan: a `Plan`.
-      run: the claimed `runs.RunDirectory`.
+      run: as for `train`.
       record: the `curves.Record` of the training so far, which grows.
 
     Yields:
@@ -156,9 +156,9 @@ def epochs(model, images, plan, run, record):
     run_steps = compiled_steps(model, images.train)
     validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
     points = curves.Points(model, record, num_steps)
-    saver = Saver(model, run if workers.is_chief else None, plan, record)
+    saver = Saver(model, run, plan, record)
     line = Progress(model.num_steps / steps, plan.epochs)
-    with curves.events(run if workers.is_chief else None) as events:
+    with curves.events(run) as events:
         for epoch in range(model.num_steps // steps, plan.epochs):
             first = model.num_steps % steps
             if not first:
@@ -168,14 +168,14 @@ def epochs(model, images, plan, run, record):
             for start in range(first, steps, num_steps):
                 stop = min(start + num_steps, steps)
                 means = {name: float(mean) for name, mean in run_steps(order, start, stop).items()}
-                saver.refuse_trouble(means, images.train, plan, stop - start)
+                saver.refuse_trouble("training", means, images.train, plan)
                 points.after_call(events, means, stop, is_last=stop == steps)
                 line.within_epoch(epoch, stop / steps, means)
                 if stop < steps:
                     saver.within_epoch(events, workers)
             with averaged_weights(model):
                 measured = validation.means()
-                _refuse_infinite(measured, epoch)
+                saver.refuse_trouble("validation", measured, images.train, plan)
                 row = _row(model, epoch, means, measured, saver.seconds())
                 record.rows.append(row)
                 drawn = (epoch + 1) % plan.picture_every == 0 or epoch + 1 == plan.epochs
@@ -259,7 +259,7 @@ def _row(model, epoch, means, measured, seconds):
 def restore(model, run):
     """Restores a prepared model and its optimizer from the run's last checkpoint that is undamaged.
 
-    Under a strategy the chief reads, and the others get their values from it.
+    Under a strategy the chief reads, and the others, whose run is None, get their values from it.
 
     Returns:
       The `curves.Record` of the training so far; the model's `optimizer.iterations` tells how far that is.
@@ -270,7 +270,7 @@ def restore(model, run):
     workers = replicas.Workers(model.distribute_strategy)
     state = _state(model)
     found = None
-    if workers.is_chief:
+    if run:
         shapes = {name: tuple(variable.shape) for name, variable in state.items()}
         found = checkpoints.read_last(run.checkpoints, {**shapes, **curves.RECORD_SHAPES})
     # All workers read all, for reading a metric's variable adds it up over them.
@@ -337,28 +337,28 @@ class Saver:
         self._saved = time.monotonic()
         self._record.seconds = self.seconds()
         values = {name: variable.numpy() for name, variable in _state(self._model).items()}
-        for name, value in values.items():
-            if not np.all(np.isfinite(value)):
-                raise UserError(_advice(f"{name} of the checkpoint is not finite", self._run))
         self._good = values
         if self._run:
             events.flush()
             step = self._model.num_steps
             checkpoints.save(self._run.checkpoints, step, {**values, **self._record.to_arrays()})
 
-    def refuse_trouble(self, means, images, plan, num_steps):
-        """Raises a UserError if the means of the epoch so far are not finite.
+    def refuse_trouble(self, split, means, images, plan):
+        """Raises a UserError if means that were just measured, or weights, are not finite.
 
         Args:
+          split: "training" or "validation", whose means these are.
           means: name -> float.
           images: the training images.
           plan: a `Plan`.
-          num_steps: steps since the means were last looked at.
         """
-        if all(map(math.isfinite, means.values())):
+        weights = self._model.trainable_variables if split == "validation" else ()
+        wrong = [f"the {split} {name} is {mean}" for name, mean in means.items() if not math.isfinite(mean)]
+        wrong += [f"{weight.path} is not finite" for weight in weights if not np.isfinite(weight.numpy()).all()]
+        if not wrong:
             return
         step = self._model.num_steps
-        trouble = f"a step from {step - num_steps + 1} to {step} is not finite"
+        trouble = f"{wrong[0]} after step {step}"
         if replicas.Workers(self._model.distribute_strategy).count == 1:
             trouble = self._first_trouble(tf.constant(images), plan, step) or trouble
         raise UserError(_advice(trouble, self._run))
@@ -397,16 +397,6 @@ def _advice(trouble, run):
     saved = checkpoints.steps(run.checkpoints) if run else []
     good = f"{checkpoints.path(run.checkpoints, saved[-1])} is from before" if saved else "nothing was saved yet"
     return f"Training broke: {trouble}; {good}; try a smaller --learning_rate, or --clip_norm, with --overwrite."
-
-
-def _refuse_infinite(measured, epoch):
-    """Raises a UserError for validation bounds that are not finite."""
-    for name in ("iwae_bound", "elbo"):
-        if not math.isfinite(measured[name]):
-            raise UserError(
-                f"The validation {name} became {measured[name]} in epoch {epoch + 1}: try a smaller "
-                "--learning_rate with --overwrite; the last checkpoint is from before."
-            )
 
 
 def use_averages(model):

@@ -79,6 +79,12 @@ def test_a_damaged_one_falls_back_to_the_one_before(folder, damage, capsys):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_going_on_from_an_older_one_keeps_it(folder):
+    """Those after it are damaged: they do not count."""
+    _save(folder, 12)
+    assert checkpoints.steps(folder) == [10, 11, 12]
+
+
 def test_a_write_that_fails_leaves_those_before(folder, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

@@ -21,6 +21,7 @@ from iwae_tf import (
     datasets,
     evaluation,
     experiment,
+    files,
     gradients,
     layers,
     main,
@@ -251,7 +252,7 @@ def test_a_run_starts_from_another_models_weights(finished, tmp_path):
     words = [*FLAGS, "--nojit", "--noevaluate", "--noexport", "--objective=vae", f"--init_from={source}"]
     flags = options.parse(["main", *words])
     model = experiment.model(flags, (28, 28))
-    experiment.initialise(model, flags)
+    experiment.initialise(model, experiment.initial_model(flags), source)
     for ours, theirs in zip(model.weights, iwae_tf.load(source).weights, strict=False):
         np.testing.assert_array_equal(ours, theirs)
     words += [f"--run_dir={tmp_path / 'new'}", "--epochs=1", "--learning_rate=1e-9"]
@@ -260,6 +261,37 @@ def test_a_run_starts_from_another_models_weights(finished, tmp_path):
     np.testing.assert_allclose(iwae_tf.load(tmp_path / "new")(x), model(x), rtol=1e-3)
     source.rename(tmp_path / "moved")
     main.main(["main", *words])  # What is continued does not need it any more.
+
+
+def test_a_run_does_not_start_from_itself(finished):
+    """With --overwrite it would remove its source."""
+    _, run = finished
+    with pytest.raises(UserError, match="is the run directory itself"):
+        main.main(["main", *FLAGS, f"--init_from={run.path}/.", "--overwrite", f"--run_dir={run.path}"])
+
+
+def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
+    _, run = finished
+    flags = options.parse(["main", "--nll_samples=30"])
+
+    def read(values, **changes):
+        of = {"steps": 6, "nll_samples": 30, "num_images": 60} | changes
+        files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "bounds": values})
+        return main._UnfinishedEvaluation(flags, {"steps": 6}, 60, run).read()
+
+    np.testing.assert_array_equal(read(np.ones([3, 20])), np.ones([3, 20]))
+    assert read(np.full([3, 20], np.nan)) is None
+    assert read(np.ones([3, 61])) is None
+    assert read(np.ones([2, 20])) is None
+    for other in ({"steps": 7}, {"nll_samples": 5000}, {"num_images": 50}):
+        assert read(np.ones([3, 20]), **other) is None
+    run.unfinished_evaluation.unlink()
+
+
+def test_bounds_that_are_not_finite_are_no_result(tmp_path):
+    bounds_ = evaluation.SplitBounds(*np.array([[-1.0, -np.inf], [-1.0, -2.0], [-3.0, -3.0]]))
+    with pytest.raises(UserError, match=r"1 test images are not finite \(the first is number 1, -inf nats\)"):
+        main._finish(None, None, None, None, None, bounds_, runs.RunDirectory(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -321,5 +353,6 @@ _GRID = [(objective, estimator) for estimator, served in compatibility.SERVES.it
 @pytest.mark.parametrize(("objective", "estimator"), _GRID)
 def test_every_objective_with_every_estimator_that_serves_it_runs_to_the_end(objective, estimator, tmp_path, capsys):
     parameters = ["--num_outer=2"] if objective in ("miwae", "piwae") else []
+    parameters += ["--resampled=2"] if estimator == "resampled" else []
     words = [f"--objective={objective}", f"--gradient_estimator={estimator}", *parameters, "--noexport"]
     _run_to_the_end(words, tmp_path, capsys)

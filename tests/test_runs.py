@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -188,3 +189,52 @@ def test_symbolic_links_are_refused(run, tmp_path, name):
     for overwrite in (False, True):
         with pytest.raises(UserError, match="is a symbolic link"):
             run.claim(FLAGS, overwrite)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("checkpoints", pathlib.Path.touch),
+        ("figures", pathlib.Path.touch),
+        ("train", pathlib.Path.touch),
+        ("saved_model", pathlib.Path.touch),
+        ("flags.txt", pathlib.Path.mkdir),
+        ("history.csv", pathlib.Path.mkdir),
+        ("results.json", os.mkfifo),
+    ],
+)
+def test_entries_that_no_run_leaves_are_refused(tmp_path, name, make):
+    run = runs.RunDirectory(tmp_path)
+    run.claim(FLAGS)
+    run.flags.unlink()
+    make(tmp_path / name)
+    for refuse in (lambda: run.claim(FLAGS), lambda: run.claim(FLAGS, overwrite=True), run.read_flags):
+        with pytest.raises(UserError, match=f"{name} is no f"):
+            refuse()
+
+
+def test_what_a_killed_write_left_is_removed_and_hinders_nobody(tmp_path):
+    """The first file of a run was being written."""
+    run = runs.RunDirectory(tmp_path)
+    (tmp_path / ".flags.txt.0a1b").write_text("--k")
+    run.claim(FLAGS)
+    run.checkpoints.mkdir()
+    (run.checkpoints / ".ckpt-3.npz.0a1b").touch()
+    (tmp_path / ".saved_model.old").mkdir()
+    run.claim(FLAGS)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "flags.txt"]
+
+
+def test_overwriting_never_leaves_a_run_without_its_flags(run, monkeypatch):
+    """Ended at any moment, it can be done again, whatever else the folder holds."""
+    (run.path / "notes.txt").write_text("mine")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.claim({"k": "6"}, overwrite=True)
+    run.claim({"k": "6"}, overwrite=True)
+    assert run.read_flags() == {"k": "6"}

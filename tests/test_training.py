@@ -246,6 +246,14 @@ def test_a_bound_that_is_not_finite_stops_the_run(images, tmp_path):
     assert all(np.all(np.isfinite(weight)) for weight in restored.weights)
 
 
+def test_a_last_step_that_goes_wrong_is_not_saved(images, tmp_path):
+    """Its weights are seen in the validation."""
+    run = _run(tmp_path)
+    with pytest.raises(UserError, match=r"Training broke: (step 1|.* after step 1\b).*; nothing was saved yet"):
+        training.train(_model(), images, _plan(batch_size=60, learning_rate=1e30, ema_momentum=0.0), run)
+    assert checkpoints.steps(run.checkpoints) == []
+
+
 def test_a_gradient_that_is_not_finite_is_named(images, tmp_path, monkeypatch):
     """The bound of its step is still finite; that of the next is not."""
     model = _prepared()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -30,15 +31,15 @@ def _start(run_dir, *words, config):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _start_workers(run_dir, *words):
+def _start_workers(run_dir, *words, of_second=()):
     """Starts two workers; the second has a run directory of its own, as on another machine."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     cluster = {"worker": addresses}
     return [
-        _start(folder, *words, "--strategy=multi_worker", config={"cluster": cluster, "task": _task(index)})
-        for index, folder in enumerate((run_dir, f"{run_dir}_elsewhere"))
+        _start(folder, *words, *own, "--strategy=multi_worker", config={"cluster": cluster, "task": _task(index)})
+        for index, (folder, own) in enumerate(((run_dir, ()), (f"{run_dir}_elsewhere", of_second)))
     ]
 
 
@@ -55,11 +56,16 @@ def _finish(*processes):
 
 def _assert_same(run_dir, other_dir):
     """The same learning curve and the same log-likelihoods, up to roundings."""
+    _assert_same_history(run_dir, other_dir)
     run, other = runs.RunDirectory(run_dir), runs.RunDirectory(other_dir)
-    for row, expected in zip(run.read_history(), other.read_history(), strict=True):
-        assert {**row, "seconds": 0.0} == pytest.approx({**expected, "seconds": 0.0}, rel=ROUNDING)
     ours, theirs = (files.read_arrays(one.test_log_likelihoods)["log_likelihood"] for one in (run, other))
     np.testing.assert_allclose(ours, theirs, rtol=10 * ROUNDING)
+
+
+def _assert_same_history(run_dir, other_dir):
+    rows, expected = (runs.RunDirectory(folder).read_history() for folder in (run_dir, other_dir))
+    for row, other in zip(rows, expected, strict=True):
+        assert {**row, "seconds": 0.0} == pytest.approx({**other, "seconds": 0.0}, rel=ROUNDING)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +79,38 @@ def alone(tmp_path_factory):
 def test_two_workers_train_and_evaluate_as_one_process(alone, tmp_path):
     chief, worker = _finish(*_start_workers(tmp_path / "run"))
     assert "2 worker(s); without XLA" in chief
-    assert worker.startswith("worker 2 of 2")
+    assert "worker 2 of 2" in worker
     assert not (tmp_path / "run_elsewhere").exists()
     _assert_same(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_workers_with_other_flags_are_refused(tmp_path):
+    for worker in _start_workers(tmp_path / "run", of_second=["--seed=7"]):
+        _, err = worker.communicate(timeout=300)
+        assert worker.returncode == 1
+        assert err == "iwae_tf: The workers have different flags or images: give all of them the same.\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_start_from_a_trained_model(alone, tmp_path):
+    words = ["--init_from", str(alone), "--epochs=1", "--noevaluate"]
+    main.main(["main", *FLAGS, *words, "--nojit", f"--run_dir={tmp_path / 'alone'}"])
+    _finish(*_start_workers(tmp_path / "run", *words))
+    _assert_same_history(tmp_path / "run", tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_the_others_can_be_ended(tmp_path):
+    first, second = _start_workers(tmp_path / "run")
+    second.kill()
+    assert first.stdout.readline().startswith("waiting for all of 127.0.0.1:")
+    time.sleep(8.0)  # By then it waits within TensorFlow.
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=30)
+    assert first.returncode == -signal.SIGINT
+    second.communicate()
 
 
 @pytest.mark.slow
@@ -121,9 +156,7 @@ training.train(model, images, experiment.plan(flags), run)
 def test_two_replicas_in_one_process_train_as_one(alone, tmp_path):
     words = [*FLAGS, "--strategy=mirrored", f"--run_dir={tmp_path / 'run'}"]
     subprocess.run([sys.executable, "-c", MIRRORED, *words], check=True, capture_output=True, timeout=300)
-    rows, expected = (runs.RunDirectory(folder).read_history() for folder in (tmp_path / "run", alone))
-    for row, other in zip(rows, expected, strict=True):
-        assert {**row, "seconds": 0.0} == pytest.approx({**other, "seconds": 0.0}, rel=ROUNDING)
+    _assert_same_history(tmp_path / "run", alone)
 
 
 def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
@@ -136,9 +169,13 @@ def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
     [
         (None, "needs the environment variable TF_CONFIG, such as"),
         ("{", "needs the environment variable TF_CONFIG"),
-        ({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 1}}, "none of the cluster"),
-        ({"cluster": {"worker": ["localhost"]}, "task": {"type": "worker", "index": 0}}, "no host:port"),
-        ({"cluster": {"ps": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}, "KeyError"),
+        ("[" * 100_000, "RecursionError"),
+        ({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 1}}, "index is none"),
+        ({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": False}}, "index is none"),
+        ({"cluster": {"worker": ["localhost"]}, "task": {"type": "worker", "index": 0}}, "no list of host:port"),
+        ({"cluster": {"worker": ["24003"]}, "task": {"type": "worker", "index": 0}}, "no list of host:port"),
+        ({"cluster": {"worker": ["localhost:1"] * 2}, "task": {"type": "worker", "index": 0}}, "named twice"),
+        ({"cluster": {"chief": ["localhost:1"]}, "task": {"type": "chief", "index": 0}}, "of type worker only"),
     ],
 )
 def test_without_a_cluster_there_is_no_strategy(config, message, monkeypatch):
