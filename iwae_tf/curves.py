@@ -90,31 +90,30 @@ class Points:
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
       record: the training's `Record`.
-      steps_per_call: training steps between two calls of `after_call`.
     """
 
-    def __init__(self, model, record, steps_per_call):
+    def __init__(self, model, record):
         self._model = model
         self._record = record
-        self._steps_per_point = steps_per_call * max(1, STEPS_PER_POINT // steps_per_call)
 
     def begin_epoch(self):
         """The metrics are means from here on."""
         self._record.point_start = self._model.num_steps
         self._record.point_sums = {}
 
-    def after_call(self, opened, means, steps_done, is_last):
+    def after_call(self, opened, means, steps_done, steps_per_call, is_last):
         """Writes a point of the training curves if it is time for one.
 
         Args:
           opened: the open event files, or None.
           means: the metrics' means over the epoch so far, name -> float.
           steps_done: steps of the epoch so far.
+          steps_per_call: those between two calls of this function.
           is_last: whether the epoch ends here.
         """
         step = self._model.num_steps
         num_steps = step - self._record.point_start
-        if num_steps < self._steps_per_point and not is_last:
+        if num_steps < steps_per_call * max(1, STEPS_PER_POINT // steps_per_call) and not is_last:
             return
         sums = {name: mean * steps_done for name, mean in means.items()}
         if opened:

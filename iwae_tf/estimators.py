@@ -97,8 +97,11 @@ def resampled(model, x, eps, beta, key):
 
     The gradient of the bound is sum_i v_i grad log w_i with v_i = d bound / d log w_i, the normalized weights for the
     IWAE. Systematic resampling draws sample i m v_i times on average, so the mean of grad log w over the m samples
-    drawn has that gradient as its expectation, given all samples. Burda et al. [1, section 3] mention m = 1.
+    drawn has that gradient as its expectation, given all samples. Burda et al. [1, section 3] mention m = 1. Where
+    there are no more samples than m, as in the first epochs of a training perhaps, it is the standard gradient.
     """
+    if eps[0].shape[0] <= model.num_resampled:
+        return standard(model, x, eps, beta, key)
     terms = model.log_weight_terms(x, eps)
     batch = tf.shape(x)[0]
     shares = -tf.cast(batch, tf.float32) * _loss_derivatives(model.objective.generative)(terms.log_weights_at(beta))

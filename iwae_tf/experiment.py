@@ -158,6 +158,8 @@ def plan(flags):
     return training.Plan(
         schedule=flags.schedule,
         epochs=options.num_epochs(flags),
+        first_epochs=flags.first_epochs,
+        first_num_samples=options.num_samples(flags, flags.first_k),
         learning_rate=flags.learning_rate,
         batch_size=flags.batch_size,
         adam_epsilon=flags.adam_epsilon,

@@ -167,15 +167,16 @@ class ImportanceWeightedAutoencoder(keras.Model):
             _refuse_grey(_first_images(x))
         return super().fit(x, *args, **kwargs)
 
-    def train_step(self, x):
+    def train_step(self, x, num_samples=None):
         """One step of the optimizer on x [batch, event]; its noise is that of step `optimizer.iterations`."""
-        terms, gradients = self.gradients(x)
+        terms, gradients = self.gradients(x, num_samples)
         self.optimizer.apply(gradients, self.trainable_variables)
         return self._measure(terms)
 
-    def gradients(self, x):
+    def gradients(self, x, num_samples=None):
         """What a training step on x [batch, event] descends, at step `optimizer.iterations`.
 
+        `num_samples` is that of the step, if it is not the model's; for an objective with M bounds a multiple of M.
         Under a `tf.distribute` strategy x is this replica's share of the batch, and so is the noise: that of the
         whole batch, of which the replica takes its part. The optimizer adds the replicas' gradients up.
 
@@ -185,7 +186,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """
         step = self.optimizer.iterations
         key = noise.key(self.seed, "training", step)
-        eps = self.draw_noise(self.num_samples, replicas.count() * tf.shape(x)[0], key)
+        eps = self.draw_noise(num_samples or self.num_samples, replicas.count() * tf.shape(x)[0], key)
         eps = [replicas.share(layer, axis=1) for layer in eps]
         beta = schedules.warmup(step, self.beta_warmup_steps)
         terms, gradients = self.estimator(self, x, eps, beta, noise.key(self.seed, "estimator", step))

@@ -212,6 +212,23 @@ _training(
 )
 _training(
     flags.DEFINE_integer,
+    "first_epochs",
+    0,
+    "The first of these epochs have --first_k samples and a constant rate (cosine schedule): few samples first give "
+    "a better model in the same time.",
+    lower_bound=0,
+    upper_bound=_MOST,
+)
+_training(
+    flags.DEFINE_integer,
+    "first_k",
+    1,
+    "Importance samples per image in the first epochs.",
+    lower_bound=1,
+    upper_bound=_MOST,
+)
+_training(
+    flags.DEFINE_integer,
     "stages",
     8,
     "Run the first N stages (paper schedule). May grow when a run is continued.",
@@ -412,6 +429,7 @@ def _refuse_contradictions():
         raise UserError(
             f"--alpha={_values.alpha} is no order of a Renyi bound: give a number from -1000 to 1000, or -inf."
         )
+    _refuse_first_epochs()
     if _values.schedule == "cosine" and _values.beta_warmup_epochs > _values.epochs:
         raise UserError(
             f"--beta_warmup_epochs={_values.beta_warmup_epochs} is more than all --epochs={_values.epochs}; give fewer."
@@ -437,6 +455,24 @@ def _refuse_contradictions():
         raise UserError(reason)
     if _values.overwrite and not _values.train:
         raise UserError("--overwrite would remove the model that --notrain asks for; give one of them.")
+
+
+def _refuse_first_epochs():
+    """Raises a UserError for first epochs that cannot be."""
+    if not _values.first_epochs:
+        if _values.first_k != 1:
+            raise UserError(f"--first_k={_values.first_k} has no meaning without --first_epochs; give both.")
+        return
+    if _values.schedule != "cosine":
+        raise UserError(f"--first_epochs has no meaning with --schedule={_values.schedule}; leave it out.")
+    if _values.first_epochs > _values.epochs:
+        raise UserError(
+            f"--first_epochs={_values.first_epochs} is more than all --epochs={_values.epochs}; give fewer."
+        )
+    first = num_samples(_values, _values.first_k)
+    reason = reason_against(_values, num_samples=first, num_resampled=min(first, _values.resampled))
+    if reason:
+        raise UserError(f"--first_k={_values.first_k} does not go with the other flags: {reason}")
 
 
 def _refuse_foreign_data_flags():
@@ -475,9 +511,9 @@ def objective_parameters(values):
     return tuple(own)
 
 
-def num_samples(values):
+def num_samples(values, k=None):
     """The importance samples per image in all: k, times --num_outer for the objectives that have it."""
-    return values.k * (values.num_outer if values.objective in ("miwae", "piwae") else 1)
+    return (k or values.k) * (values.num_outer if values.objective in ("miwae", "piwae") else 1)
 
 
 def layer_dims(latent_dims, hidden_dims):

@@ -57,18 +57,19 @@ def warmup(step, num_steps):
 
 
 class CosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """`cosine` as Keras optimizers take it, over `total_steps` steps."""
+    """`cosine` as Keras optimizers take it, over `total_steps` steps; it begins after `constant_steps` at `peak`."""
 
-    def __init__(self, peak, total_steps):
+    def __init__(self, peak, total_steps, constant_steps=0):
         self.peak = peak
         self.total_steps = total_steps
+        self.constant_steps = constant_steps
 
     def __call__(self, step):
-        progress = tf.cast(step, tf.float32) / max(self.total_steps, 1)
-        return cosine(tf.minimum(progress, 1.0), self.peak)
+        progress = (tf.cast(step, tf.float32) - self.constant_steps) / max(self.total_steps - self.constant_steps, 1)
+        return cosine(tf.clip_by_value(progress, 0.0, 1.0), self.peak)
 
     def get_config(self):
-        return {"peak": self.peak, "total_steps": self.total_steps}
+        return {"peak": self.peak, "total_steps": self.total_steps, "constant_steps": self.constant_steps}
 
 
 class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):

@@ -7,6 +7,7 @@ checkpoint holds whatever else decides how it goes on: a run that was killed end
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 
@@ -31,6 +32,8 @@ class Plan:
     Attributes:
       schedule: "cosine" over `epochs`, or "paper" for the paper's stages.
       epochs: passes over the training images.
+      first_epochs: the first of them, which have a constant learning rate (cosine schedule) and
+      first_num_samples: samples per image of their own.
       learning_rate: the rate at the start.
       batch_size: images per step; what is left over at the end of an epoch is dropped.
       adam_epsilon: Adam's epsilon.
@@ -44,6 +47,8 @@ class Plan:
 
     schedule: str = "cosine"
     epochs: int = 100
+    first_epochs: int = 0
+    first_num_samples: int = 1
     learning_rate: float = 3e-3
     batch_size: int = 100
     adam_epsilon: float = 1e-4
@@ -63,10 +68,15 @@ class Plan:
             raise UserError(f"--batch_size={self.batch_size} is more than the {num_images} training images.")
         return num_images // self.batch_size
 
+    def num_samples(self, epoch, model):
+        """Samples per image in an epoch, counted from 0."""
+        return self.first_num_samples if epoch < self.first_epochs else model.num_samples
+
     def optimizer(self, steps_per_epoch):
         """Returns the paper's Adam [arXiv:1509.00519, section 5] with this plan's learning rates and averaging."""
         if self.schedule == "cosine":
-            rates = schedules.CosineSchedule(self.learning_rate, self.epochs * steps_per_epoch)
+            steps, constant_steps = self.epochs * steps_per_epoch, self.first_epochs * steps_per_epoch
+            rates = schedules.CosineSchedule(self.learning_rate, steps, constant_steps)
         else:
             rates = schedules.PaperSchedule(self.learning_rate, steps_per_epoch)
         # An average over more than a tenth of a short training would lag behind it.
@@ -152,12 +162,11 @@ def epochs(model, images, plan, run, record):
     """
     workers = replicas.Workers(model.distribute_strategy)
     steps = plan.steps_per_epoch(len(images.train))
-    num_steps = _steps_per_call(model, plan.batch_size)
-    run_steps = compiled_steps(model, images.train)
+    run_steps_with = functools.cache(functools.partial(compiled_steps, model, tf.constant(images.train)))
     validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
-    points = curves.Points(model, record, num_steps)
+    points = curves.Points(model, record)
     saver = Saver(model, run, plan, record)
-    line = Progress(model.num_steps / steps, plan.epochs)
+    line = Progress(model.num_steps / steps, [plan.num_samples(epoch, model) for epoch in range(plan.epochs)])
     with curves.events(run) as events:
         for epoch in range(model.num_steps // steps, plan.epochs):
             first = model.num_steps % steps
@@ -165,11 +174,13 @@ def epochs(model, images, plan, run, record):
                 model.reset_metrics()
                 points.begin_epoch()
             order = epoch_order(len(images.train), plan, model.seed, epoch)
+            num_samples = plan.num_samples(epoch, model)
+            run_steps, num_steps = run_steps_with(num_samples), _steps_per_call(model, plan.batch_size, num_samples)
             for start in range(first, steps, num_steps):
                 stop = min(start + num_steps, steps)
                 means = {name: float(mean) for name, mean in run_steps(order, start, stop).items()}
                 saver.refuse_trouble("training", means, images.train, plan)
-                points.after_call(events, means, stop, is_last=stop == steps)
+                points.after_call(events, means, stop, num_steps, is_last=stop == steps)
                 line.within_epoch(epoch, stop / steps, means)
                 if stop < steps:
                     saver.within_epoch(events, workers)
@@ -185,7 +196,7 @@ def epochs(model, images, plan, run, record):
             yield row
 
 
-def compiled_steps(model, images):
+def compiled_steps(model, images, num_samples=None):
     """Returns a function that runs many of the model's train steps in one compiled call.
 
     Its arguments are (order, start, stop): the images of each step of the epoch, int32 [steps_per_epoch, batch], and
@@ -194,17 +205,17 @@ def compiled_steps(model, images):
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
-      images: uint8 [num_images, event].
+      images: uint8 tensor [num_images, event].
+      num_samples: samples per image, if not the model's number.
 
     Returns:
       A function to the running means of the model's metrics, name -> tensor.
     """
-    images = tf.constant(images)
 
     @tf.function(jit_compile=model.jit_compile)
     def run_steps(order, start, stop):
         def one_step(step):
-            model.distribute_strategy.run(lambda: model.train_step(batch(model, images, order[step])))
+            model.distribute_strategy.run(lambda: model.train_step(batch(model, images, order[step]), num_samples))
             return [step + 1]
 
         tf.while_loop(lambda step: step < stop, one_step, [start])
@@ -235,10 +246,10 @@ def epoch_order(num_images, plan, seed, epoch):
     return tf.reshape(order[: steps * plan.batch_size], [steps, plan.batch_size])
 
 
-def _steps_per_call(model, batch_size):
+def _steps_per_call(model, batch_size, num_samples):
     """Training steps in one compiled call, at most those between two points of the curves."""
     num_weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    per_step = 6 * num_weights * model.num_samples * batch_size
+    per_step = 6 * num_weights * num_samples * batch_size
     return int(np.clip(_OPERATIONS_PER_CALL / per_step, 1, curves.STEPS_PER_POINT))
 
 
@@ -370,9 +381,9 @@ class Saver:
             variable.assign(self._good[name])
 
         @tf.function(jit_compile=model.jit_compile)
-        def one_step(indices):
+        def one_step(indices, num_samples):
             def of_replica():
-                terms, gradients = model.gradients(batch(model, images, indices))
+                terms, gradients = model.gradients(batch(model, images, indices), num_samples)
                 model.optimizer.apply(gradients, model.trainable_variables)
                 bound = tf.reduce_mean(model.objective.generative.value(terms.log_weights))
                 return bound, [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
@@ -381,7 +392,8 @@ class Saver:
 
         steps = plan.steps_per_epoch(len(images))
         for step in range(model.num_steps, last_step):
-            bound, finite = one_step(epoch_order(len(images), plan, model.seed, step // steps)[step % steps])
+            indices = epoch_order(len(images), plan, model.seed, step // steps)[step % steps]
+            bound, finite = one_step(indices, plan.num_samples(step // steps, model))
             bound = float(model.distribute_strategy.experimental_local_results(bound)[0])
             finite = [model.distribute_strategy.experimental_local_results(one)[0] for one in finite]
             wrong = [v.path for v, good in zip(model.trainable_variables, finite, strict=True) if not good]
@@ -444,11 +456,18 @@ class Validation:
 
 
 class Progress:
-    """Prints a line an epoch, and on a terminal the state within the epoch too."""
+    """Prints a line an epoch, and on a terminal the state within the epoch too.
 
-    def __init__(self, epochs_before, num_epochs):
-        self._before = epochs_before
-        self._num_epochs = num_epochs
+    Args:
+      epochs_before: epochs that are trained already, perhaps and a part of one.
+      num_samples: samples per image in each epoch.
+    """
+
+    def __init__(self, epochs_before, num_samples):
+        self._num_epochs = num_epochs = len(num_samples)
+        # An epoch's time grows with its samples; what does not is worth about three of them.
+        self._ends = np.cumsum([0.0, *(count + 3.0 for count in num_samples)])
+        self._before = self._work(epochs_before)
         self._line = progress.StatusLine()
         self._start = time.monotonic()
         first = f"training epochs {int(epochs_before) + 1} to {num_epochs}"
@@ -465,7 +484,11 @@ class Progress:
         self._line.keep(self._text(int(row["epoch"]) - 1, 1.0, bounds))
 
     def _text(self, epoch, done, bounds):
-        epochs_done = epoch + done
-        per_epoch = (time.monotonic() - self._start) / (epochs_done - self._before)
-        left = progress.duration(per_epoch * (self._num_epochs - epochs_done))
+        finished = self._work(epoch + done)
+        seconds = (time.monotonic() - self._start) / (finished - self._before) * (self._ends[-1] - finished)
+        left = progress.duration(seconds)
         return f"epoch {epoch + 1:{len(str(self._num_epochs))}}/{self._num_epochs}  {bounds}  {left} left"
+
+    def _work(self, epochs):
+        """The work that this many epochs are."""
+        return float(np.interp(epochs, np.arange(len(self._ends)), self._ends))

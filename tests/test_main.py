@@ -120,7 +120,7 @@ def test_the_model_is_the_one_that_the_flags_ask_for(objective):
 def test_the_plan_is_the_one_that_the_flags_ask_for():
     words = ["--epochs=7", "--learning_rate=0.01", "--batch_size=30", "--adam_epsilon=0.1", "--ema_momentum=0.5"]
     plan = experiment.plan(options.parse(["main", *words, "--picture_every=4", "--nojit"]))
-    assert plan == training.Plan("cosine", 7, 0.01, 30, 0.1, 0.5, 4, False)
+    assert plan == training.Plan("cosine", 7, 0, 1, 0.01, 30, 0.1, 0.5, 4, False)
     paper = experiment.plan(options.parse(["main", "--schedule=paper", "--stages=3"]))
     assert (paper.schedule, paper.epochs, paper.learning_rate) == ("paper", 13, 1e-3)
 

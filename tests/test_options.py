@@ -55,6 +55,19 @@ def test_the_flags_of_the_data_that_are_stored():
     assert "data_dir" not in options.result_flags(parse(*words))
 
 
+def test_the_first_epochs():
+    flags = parse("--k=50", "--gradient_estimator=resampled", "--resampled=10", "--first_epochs=20", "--first_k=1")
+    assert options.run_flags(flags)["first_epochs"] == "20"
+    for words, message in (
+        (["--first_k=2"], "has no meaning without --first_epochs"),
+        (["--first_epochs=3", "--epochs=2"], "more than all --epochs=2"),
+        (["--first_epochs=3", "--schedule=paper"], "no meaning with --schedule=paper"),
+        (["--first_epochs=3", "--objective=jackknife"], "--first_k=1 does not go with the other flags"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse(*words)
+
+
 def test_nothing_is_left_over_from_an_earlier_command_line():
     parse("--k=7", "--learning_rate=0.5", "--notrain")
     flags = parse()

@@ -75,7 +75,7 @@ def test_compiled_steps_are_the_plain_steps(images, jit):
     plain, fast = _model(), _model()
     training.prepare(plain, _plan(), steps_per_epoch=6)
     training.prepare(fast, _plan(jit=jit), steps_per_epoch=6)
-    run_steps = training.compiled_steps(fast, images.train)
+    run_steps = training.compiled_steps(fast, tf.constant(images.train))
     for epoch in range(2):
         order = noise.permutation(64, noise.key(2, "order", epoch)).numpy()[:60].reshape(6, 10)
         for model in (plain, fast):
@@ -110,7 +110,7 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
     """
     monkeypatch.setattr(curves, "STEPS_PER_POINT", 3)
     monkeypatch.setattr(training, "_steps_per_call", lambda *_: 2)
-    plan = _plan(jit=jit)
+    plan = _plan(jit=jit, first_epochs=2)
     whole, whole_run = _model(), _run(tmp_path / "whole")
     training.train(whole, images, plan, whole_run)
     run = _run(tmp_path / "run")
@@ -140,6 +140,25 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
         for tag, points in expected.items():
             # A repeated step carries the identical value.
             assert set(found[tag]) == set(points), tag
+
+
+def test_the_first_epochs_are_those_of_a_model_with_fewer_samples(images, tmp_path):
+    """The learning rate is constant there; validation has the model's own number of samples all the time."""
+    few, own, then = _model(num_samples=1), _model(num_samples=3), _model(num_samples=3)
+    histories = []
+    for model, first_epochs in ((few, 3), (own, 3), (then, 2)):
+        run = _run(tmp_path / str(len(histories)))
+        training.train(model, images, _plan(ema_momentum=0.0, epochs=3, first_epochs=first_epochs), run)
+        histories.append(run.read_history())
+    for weight, expected in zip(own.trainable_variables, few.trainable_variables, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    for row, other in zip(histories[1], histories[0], strict=True):
+        assert row["train_iwae_bound"] == row["train_elbo"] == other["train_elbo"]
+        assert row["validation_iwae_bound"] > row["validation_elbo"]
+        assert row["learning_rate"] == pytest.approx(1e-2)
+    assert histories[2][1]["train_elbo"] == histories[0][1]["train_elbo"]
+    assert histories[2][2]["train_iwae_bound"] > histories[2][2]["train_elbo"]
+    assert histories[2][2]["learning_rate"] == pytest.approx(1e-4)
 
 
 def test_a_checkpoint_within_an_epoch_when_it_is_time_to(images, tmp_path, monkeypatch):
@@ -259,8 +278,8 @@ def test_a_gradient_that_is_not_finite_is_named(images, tmp_path, monkeypatch):
     model = _prepared()
     gradients = model.gradients
 
-    def overflowing(x):
-        terms, (first, *others) = gradients(x)
+    def overflowing(x, num_samples):
+        terms, (first, *others) = gradients(x, num_samples)
         factor = tf.where(model.optimizer.iterations == 3, np.inf, 1.0)
         return terms, [factor * first, *others]
 
