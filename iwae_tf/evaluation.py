@@ -25,81 +25,155 @@ _IMAGES_PER_CALL = 20
 
 
 class ImageBounds(NamedTuple):
-    """Estimates for each image, in nats.
+    """Estimates for each image, in nats where not said otherwise.
 
     Attributes:
-      iwae_bounds: L_k for each of the requested numbers of samples, [num_counts, batch].
-      elbo: the mean log-weight of the largest number of samples, [batch].
+      bounds: the bound of each requested range of samples, [num_ranges, batch].
+      elbo: the mean log-weight of all samples, [batch].
+      effective_sample_size: 1 / sum_i w~_i^2 of all samples, a number from 1 to theirs, [batch].
+      largest_weight: the largest normalized weight w~_i of all samples, a number from 0 to 1, [batch].
     """
 
-    iwae_bounds: tf.Tensor
+    bounds: tf.Tensor
     elbo: tf.Tensor
+    effective_sample_size: tf.Tensor
+    largest_weight: tf.Tensor
 
 
-def importance_bounds(model, x, image_ids, sample_counts, key, chunk_blocks=_CHUNK_BLOCKS):
-    """Estimates L_k of each image for several k from one stream of samples.
+def importance_bounds(model, x, image_ids, ranges, key, chunk_blocks=_CHUNK_BLOCKS):
+    """Estimates bounds of each image from several parts of one stream of samples.
 
     The log-weights are drawn in chunks and folded into running logsumexps: memory depends neither on the number of
-    samples nor on the number of images. The smaller counts use the first of the samples.
+    samples nor on the number of images. L_k for several k uses the ranges 0 ... k.
 
     Args:
       model: has `draw_noise(num_samples, batch_size, key)` and `log_weight_terms(x, noise)`.
       x: float tensor [batch, event].
       image_ids: int32 [batch]; with `key` they determine the noise, so the value of an image does not depend on the
         batch in which it stands.
-      sample_counts: int32 [num_counts], the numbers of samples; k = 5,000 gives the paper's estimate of log p(x).
+      ranges: int32 [num_ranges, 2], the first sample of each bound and the one after its last; samples up to the
+        largest are drawn. L_k with k = 5,000 is the paper's estimate of log p(x).
       key: int32 [2], see `noise.key`.
       chunk_blocks: how many blocks of `BLOCK` samples are in a chunk; it changes the speed, not the values.
 
     Returns:
       An `ImageBounds`.
     """
-    sample_counts = tf.convert_to_tensor(sample_counts, tf.int32)
+    ranges = tf.convert_to_tensor(ranges, tf.int32)
     batch = tf.shape(x)[0]
-    log_sums = tf.TensorArray(tf.float32, batch, element_shape=sample_counts.shape)
-    means = tf.TensorArray(tf.float32, batch, element_shape=[])
+    columns = [tf.TensorArray(tf.float32, batch, element_shape=shape) for shape in (ranges.shape[:1], [], [], [])]
 
-    def one_image(i, log_sums, means):
-        image_key = noise.fold_in(key, image_ids[i])
-        log_sum, mean = _stream(model, tf.gather(x, [i]), sample_counts, image_key, chunk_blocks)
-        return i + 1, log_sums.write(i, log_sum), means.write(i, mean)
+    def one_image(i, *columns):
+        values = _stream(model, tf.gather(x, [i]), ranges, noise.fold_in(key, image_ids[i]), chunk_blocks)
+        return i + 1, *(column.write(i, value) for column, value in zip(columns, values, strict=True))
 
-    _, log_sums, means = tf.while_loop(lambda i, *_: i < batch, one_image, [0, log_sums, means])
-    log_counts = tf.math.log(tf.cast(sample_counts, tf.float32))
-    return ImageBounds(tf.transpose(log_sums.stack() - log_counts), means.stack())
+    _, *columns = tf.while_loop(lambda i, *_: i < batch, one_image, [0, *columns])
+    bounds, *others = (column.stack() for column in columns)
+    return ImageBounds(tf.transpose(bounds), *others)
 
 
-def _stream(model, x, sample_counts, image_key, chunk_blocks):
-    """The logsumexp of the first n log-weights of one image for each n of sample_counts, and the mean of all."""
-    total = tf.reduce_max(sample_counts)
+def _stream(model, x, ranges, image_key, chunk_blocks):
+    """The `ImageBounds` of one image, [num_ranges] and three scalars."""
+    total = tf.reduce_max(ranges)
 
-    def one_chunk(first_block, log_sum, weight_sum):
+    def one_chunk(first_block, log_sums, log_sum, log_sum_of_squares, largest, weight_sum):
         blocks = [model.draw_noise(BLOCK, 1, noise.fold_in(image_key, first_block + i)) for i in range(chunk_blocks)]
         eps = [tf.concat(layer, axis=0) for layer in zip(*blocks, strict=True)]
         log_weights = model.log_weight_terms(x, eps).log_weights[:, 0]
         index = first_block * BLOCK + tf.range(chunk_blocks * BLOCK)
-        counted = tf.where(index < sample_counts[:, tf.newaxis], log_weights, -math.inf)
-        chunk_sum = tf.reduce_logsumexp(counted, axis=1)
-        weight_sum += tf.reduce_sum(tf.where(index < total, log_weights, 0.0))
-        return first_block + chunk_blocks, tf.reduce_logsumexp([log_sum, chunk_sum], axis=0), weight_sum
+        in_ranges = (index >= ranges[:, :1]) & (index < ranges[:, 1:])
+        drawn = tf.where(index < total, log_weights, -math.inf)
+        return (
+            first_block + chunk_blocks,
+            _add(log_sums, tf.where(in_ranges, log_weights, -math.inf)),
+            _add(log_sum, drawn),
+            _add(log_sum_of_squares, 2.0 * drawn),
+            tf.maximum(largest, tf.reduce_max(drawn)),
+            weight_sum + tf.reduce_sum(tf.where(index < total, log_weights, 0.0)),
+        )
 
-    start = [0, tf.fill(tf.shape(sample_counts), -math.inf), 0.0]
-    _, log_sum, weight_sum = tf.while_loop(lambda block, *_: block * BLOCK < total, one_chunk, start)
-    return log_sum, weight_sum / tf.cast(total, tf.float32)
+    start = [0, tf.fill([tf.shape(ranges)[0]], -math.inf), -math.inf, -math.inf, -math.inf, 0.0]
+    _, log_sums, log_sum, log_sum_of_squares, largest, weight_sum = tf.while_loop(
+        lambda block, *_: block * BLOCK < total, one_chunk, start
+    )
+    return ImageBounds(
+        log_sums - tf.math.log(tf.cast(ranges[:, 1] - ranges[:, 0], tf.float32)),
+        weight_sum / tf.cast(total, tf.float32),
+        tf.exp(2.0 * log_sum - log_sum_of_squares),
+        tf.exp(largest - log_sum),
+    )
 
 
-class SplitBounds(NamedTuple):
-    """Estimates for every image of a split, float64, in nats.
+def _add(log_sum, log_weights):
+    """log(exp(log_sum) + sum exp(log_weights)) over the last axis of log_weights."""
+    return tf.reduce_logsumexp([log_sum, tf.reduce_logsumexp(log_weights, axis=-1)], axis=0)
+
+
+class SplitBounds:
+    """Estimates for every image of a split, or of its beginning.
+
+    Args:
+      num_samples: those of the estimate of log p(x), n.
+      k: the model's own number of samples.
+      values: float64 [rows, num_images], or None for no image.
 
     Attributes:
-      log_likelihoods: [num_images], L_k for the number of samples asked for.
-      iwae_bounds: [num_images], L_k for the model's own number of samples.
-      elbos: [num_images].
+      counts: the numbers of samples of the curve of L_k: powers of ten and their fives up to n, k and n.
+      values: as above.
     """
 
-    log_likelihoods: np.ndarray
-    iwae_bounds: np.ndarray
-    elbos: np.ndarray
+    def __init__(self, num_samples, k, values=None):
+        powers = [digit * 10**exponent for exponent in range(len(str(num_samples))) for digit in (1, 5)]
+        self.num_samples, self.k = num_samples, k
+        self.counts = sorted({*(count for count in powers if count < num_samples), k, num_samples})
+        self.values = np.zeros([len(self.counts) + 5, 0]) if values is None else values
+
+    @property
+    def ranges(self):
+        """The `ranges` of `importance_bounds`: those of the curve, and both halves of the n samples."""
+        half = max(1, self.num_samples // 2)
+        return [*((0, count) for count in self.counts), (0, half), (min(half, self.num_samples - 1), self.num_samples)]
+
+    def at(self, count):
+        """L_k of each image for k = count, in nats, [num_images]."""
+        return self.values[self.counts.index(count)]
+
+    @property
+    def log_likelihoods(self):
+        """L_n, in nats, [num_images]."""
+        return self.at(self.num_samples)
+
+    @property
+    def iwae_bounds(self):
+        """L_k for the model's own k, in nats, [num_images]."""
+        return self.at(self.k)
+
+    @property
+    def corrected(self):
+        """L_n without its bias of order 1/n, in nats, [num_images]: the jackknife over both halves, 2 L_n - L_(n/2)."""
+        return 2.0 * self.log_likelihoods - 0.5 * (self.values[-5] + self.values[-4])
+
+    @property
+    def elbos(self):
+        """The mean log-weight, in nats, [num_images]."""
+        return self.values[-3]
+
+    @property
+    def effective_sample_sizes(self):
+        """1 / sum_i w~_i^2, from 1 to the number of samples, [num_images]."""
+        return self.values[-2]
+
+    @property
+    def largest_weights(self):
+        """The largest normalized weight, from 0 to 1, [num_images]."""
+        return self.values[-1]
+
+    def first(self, num_images):
+        """Those of the first images."""
+        return SplitBounds(self.num_samples, self.k, self.values[:, :num_images])
+
+    def __len__(self):
+        return self.values.shape[1]
 
 
 def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None):
@@ -121,25 +195,26 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
     """
     workers = replicas.Workers(model.distribute_strategy)
     key = noise.key(seed, "evaluation")
-    counts = tf.constant([num_samples, model.num_samples], tf.int32)
+    found = begun or SplitBounds(num_samples, model.num_samples)
+    done = len(found) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
+    missing = np.zeros([len(found.values), len(images) - done])
+    found.values = np.concatenate([found.values[:, :done], missing], axis=1)
+    ranges = tf.constant(found.ranges)
     compiled = tf.function(functools.partial(importance_bounds, model), jit_compile=model.jit_compile)
-    values = np.zeros([len(SplitBounds._fields), len(images)])
-    done = 0 if begun is None else len(begun.elbos) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
-    values[:, :done] = 0 if begun is None else np.stack(begun)[:, :done]
     for turn in range(done, len(images), workers.count * _IMAGES_PER_CALL):
         start = turn + workers.index * _IMAGES_PER_CALL
         stop = min(turn + workers.count * _IMAGES_PER_CALL, len(images))
         if start < len(images):
             size, batch = _full_batch(images, start)
-            bounds = compiled(batch, tf.range(start, start + _IMAGES_PER_CALL), counts, key)
-            values[:, start : start + size] = np.vstack([bounds.iwae_bounds, bounds.elbo])[:, :size]
-        values[:, turn:stop] = workers.sums(values[:, turn:stop])
+            values = compiled(batch, tf.range(start, start + _IMAGES_PER_CALL), ranges, key)
+            found.values[:, start : start + size] = np.vstack(values)[:, :size]
+        found.values[:, turn:stop] = workers.sums(found.values[:, turn:stop])
         if report:
-            report(SplitBounds(*values[:, :stop]))
+            report(found.first(stop))
         signal_number = workers.any(interruption.received() or 0)
         if signal_number:
             raise interruption.Interrupted(signal_number)
-    return SplitBounds(*values)
+    return found
 
 
 def _full_batch(images, start):

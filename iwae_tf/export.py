@@ -53,8 +53,8 @@ def _endpoints(model):
 
     def log_likelihood(x, num_samples, seed):
         ids = tf.range(tf.shape(x)[0])
-        bounds = evaluation.importance_bounds(model, x, ids, num_samples[tf.newaxis], seed)
-        return {"log_likelihood": bounds.iwae_bounds[0]}
+        found = evaluation.importance_bounds(model, x, ids, [[0, num_samples]], seed)
+        return {"log_likelihood": found.bounds[0]}
 
     def encode(x, seed):
         samples, q = model.inference(x, model.draw_noise(1, tf.shape(x)[0], seed))

@@ -75,9 +75,11 @@ def _evaluate(flags, model, images, trained, run, workers):
     test = binarization.fixed_binarization(images.test, "test")
     unfinished = _UnfinishedEvaluation(flags, trained, len(test), run if workers.is_chief else None)
     begun = unfinished.read()
-    num_begun = workers.any(0 if begun is None else len(begun[0]))
+    num_begun = workers.any(len(begun))
     if num_begun:
-        begun = evaluation.SplitBounds(*workers.from_chief(np.zeros([3, num_begun]) if begun is None else begun))
+        begun.values = workers.from_chief(
+            begun.values if workers.is_chief else np.zeros([len(begun.values), num_begun])
+        )
         print(f"{num_begun:,} of the {len(test):,} test images were evaluated before")
     report = unfinished.report if workers.is_chief else None
     try:
@@ -99,6 +101,8 @@ class _UnfinishedEvaluation:
     _SECONDS_BETWEEN = 60.0
 
     def __init__(self, flags, trained, num_images, run):
+        from iwae_tf import evaluation
+
         self._of = np.array([trained["steps"], flags.nll_samples, num_images])
         self._run = run
         self._num_images = num_images
@@ -106,25 +110,27 @@ class _UnfinishedEvaluation:
         self._start = self._written = time.monotonic()
         self._tenths = 0
         self._first = 0
-        self._bounds = None
+        self._bounds = self._nothing = evaluation.SplitBounds(flags.nll_samples, options.num_samples(flags))
         if run:
             self._line.keep(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each")
 
     def read(self):
-        """Returns what is finished of this very evaluation, [3, num_images], or None."""
+        """Returns the `SplitBounds` of what is finished of this very evaluation, perhaps of no image."""
         arrays = files.read_arrays(self._run.unfinished_evaluation) if self._run else None
         arrays = arrays or {}
-        bounds = arrays.get("bounds", np.zeros(0))
-        fits = np.array_equal(arrays.get("of"), self._of) and bounds.dtype == np.float64 and bounds.ndim == 2
-        if not fits or len(bounds) != 3 or bounds.shape[1] > self._num_images or not np.isfinite(bounds).all():
-            return None
-        self._first = bounds.shape[1]
-        return bounds
+        values = arrays.get("values", np.zeros(0))
+        fits = np.array_equal(arrays.get("of"), self._of) and values.dtype == np.float64 and values.ndim == 2
+        if not fits or len(values) != len(self._nothing.values) or values.shape[1] > self._num_images:
+            return self._nothing
+        if not np.isfinite(values).all():
+            return self._nothing
+        self._first = values.shape[1]
+        return type(self._nothing)(self._nothing.num_samples, self._nothing.k, values)
 
     def report(self, bounds):
         """Shows the mean so far and the time left; writes once in a while."""
         self._bounds = bounds
-        now, done = time.monotonic(), len(bounds.log_likelihoods)
+        now, done = time.monotonic(), len(bounds)
         seconds = (now - self._start) / max(done - self._first, 1) * (self._num_images - done)
         left = progress.duration(seconds)
         text = f"{done:,} of {self._num_images:,} images  NLL {-bounds.log_likelihoods.mean():.2f} nats  {left} left"
@@ -137,9 +143,9 @@ class _UnfinishedEvaluation:
 
     def write(self):
         """Writes what is finished."""
-        if self._run and self._bounds:
+        if self._run and len(self._bounds):
             self._written = time.monotonic()
-            arrays = {"of": self._of, "bounds": np.stack(self._bounds)}
+            arrays = {"of": self._of, "values": self._bounds.values}
             files.write_arrays(self._run.unfinished_evaluation, arrays, compress=False)
 
 
@@ -147,7 +153,7 @@ def _finish(flags, model, images, data, trained, bounds, run):
     """Counts active units and draws; writes results.json last, since it marks the run as finished."""
     from iwae_tf import binarization, evaluation
 
-    wrong = np.flatnonzero(~np.isfinite(np.stack(bounds)).all(axis=0))
+    wrong = np.flatnonzero(~np.isfinite(bounds.values).all(axis=0))
     if len(wrong):
         raise UserError(
             f"The bounds of {len(wrong)} test images are not finite (the first is number {wrong[0]}, "
@@ -156,17 +162,26 @@ def _finish(flags, model, images, data, trained, bounds, run):
         )
     test = binarization.fixed_binarization(images.test, "test")
     active_units = evaluation.active_units(model, test)
-    files.write_arrays(run.test_log_likelihoods, {"log_likelihood": bounds.log_likelihoods})
-    _draw(flags, model, test, images.image_shape, run)
-    nll = -bounds.log_likelihoods
+    per_image = {
+        "log_likelihood": bounds.log_likelihoods,
+        "effective_sample_size": bounds.effective_sample_sizes,
+        "largest_weight": bounds.largest_weights,
+        "bounds": np.stack([bounds.at(count) for count in bounds.counts]),
+        "counts": np.array(bounds.counts),
+    }
+    files.write_arrays(run.test_log_likelihoods, per_image)
+    _draw(flags, model, test, images.image_shape, bounds, run)
     results = {
         "nll": {
-            "mean": float(nll.mean()),
-            "stderr": float(nll.std(ddof=1) / np.sqrt(len(nll))) if len(nll) > 1 else None,
+            **_mean(-bounds.log_likelihoods),
             "num_samples": flags.nll_samples,
-            "num_images": len(nll),
+            "num_images": len(bounds),
             "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
         },
+        "bounds": [{"k": count, **_mean(bounds.at(count))} for count in bounds.counts],
+        "corrected_nll": _mean(-bounds.corrected),
+        "effective_sample_size": _quantiles(bounds.effective_sample_sizes),
+        "largest_weight": _quantiles(bounds.largest_weights),
         "elbo": float(bounds.elbos.mean()),
         "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
         "active_units": {
@@ -185,8 +200,19 @@ def _finish(flags, model, images, data, trained, bounds, run):
     return results
 
 
-def _draw(flags, model, test, image_shape, run):
-    """Draws samples, reconstructions and learning curves."""
+def _mean(values):
+    """A mean over images and its standard error, plain JSON."""
+    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "stderr": stderr}
+
+
+def _quantiles(values):
+    """Where a number lies that each image has, plain JSON."""
+    return {"mean": float(values.mean())} | {f"{q:.0%}": float(np.quantile(values, q)) for q in (0.01, 0.1, 0.5, 0.9)}
+
+
+def _draw(flags, model, test, image_shape, bounds, run):
+    """Draws samples, reconstructions, the bounds against their samples, and learning curves."""
     from iwae_tf import evaluation, figures
 
     run.figures.mkdir(exist_ok=True)
@@ -195,6 +221,8 @@ def _draw(flags, model, test, image_shape, run):
     figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     pairs = evaluation.reconstruction_pairs(model, test, image_shape)
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
+    means, corrected = [_mean(bounds.at(count)) for count in bounds.counts], _mean(bounds.corrected)
+    figures.save_bound_curve(run.figures / "samples_needed.png", bounds.counts, means, corrected, _title(flags))
     rows = run.read_history()
     if not rows:
         return

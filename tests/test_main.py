@@ -65,7 +65,12 @@ def test_what_a_run_leaves_behind(finished):
     names = {"flags.txt", "data.json", "history.csv", "results.json", "test_log_likelihoods.npz", "samples.npz"}
     folders = {"checkpoints", "figures", "saved_model", "train", "validation"}
     assert {path.name for path in run.path.iterdir()} == names | folders
-    assert {path.name for path in run.figures.iterdir()} == {"samples.png", "reconstructions.png", "bounds.png"}
+    assert {path.name for path in run.figures.iterdir()} == {
+        "samples.png",
+        "reconstructions.png",
+        "bounds.png",
+        "samples_needed.png",
+    }
     assert matplotlib.image.imread(run.figures / "samples.png").shape[:2] == (2 * 291, 2 * 291)
     with np.load(run.samples) as samples:
         assert samples["probabilities"].shape == (100, 28, 28)
@@ -82,6 +87,12 @@ def test_results(finished):
     assert (results["nll"]["num_samples"], results["nll"]["num_images"]) == (30, 60)
     assert results["elbo"] < results["iwae_bound"]["mean"] < -results["nll"]["mean"]
     assert results["iwae_bound"]["k"] == 3
+    assert [row["k"] for row in results["bounds"]] == [1, 3, 5, 10, 30]
+    assert results["bounds"][-1]["mean"] == pytest.approx(-results["nll"]["mean"])
+    assert results["bounds"][1]["mean"] == pytest.approx(results["iwae_bound"]["mean"])
+    assert results["corrected_nll"]["mean"] == pytest.approx(results["nll"]["mean"], abs=1.0)
+    assert 1.0 <= results["effective_sample_size"]["50%"] <= 30.0
+    assert 1 / 30 <= results["largest_weight"]["50%"] <= 1.0
     assert results["training"]["steps"] == 6
     assert results["data"]["binarization"] == "stochastic"
     assert results["data"]["num_images"] == {"train": 60, "validation": 60, "test": 60}
@@ -276,20 +287,23 @@ def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
 
     def read(values, **changes):
         of = {"steps": 6, "nll_samples": 30, "num_images": 60} | changes
-        files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "bounds": values})
+        files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "values": values})
         return main._UnfinishedEvaluation(flags, {"steps": 6}, 60, run).read()
 
-    np.testing.assert_array_equal(read(np.ones([3, 20])), np.ones([3, 20]))
-    assert read(np.full([3, 20], np.nan)) is None
-    assert read(np.ones([3, 61])) is None
-    assert read(np.ones([2, 20])) is None
+    rows = len(evaluation.SplitBounds(30, 50).values)
+    np.testing.assert_array_equal(read(np.ones([rows, 20])).values, np.ones([rows, 20]))
+    assert len(read(np.full([rows, 20], np.nan))) == 0
+    assert len(read(np.ones([rows, 61]))) == 0
+    assert len(read(np.ones([rows - 1, 20]))) == 0
     for other in ({"steps": 7}, {"nll_samples": 5000}, {"num_images": 50}):
-        assert read(np.ones([3, 20]), **other) is None
+        assert len(read(np.ones([rows, 20]), **other)) == 0
     run.unfinished_evaluation.unlink()
 
 
 def test_bounds_that_are_not_finite_are_no_result(tmp_path):
-    bounds_ = evaluation.SplitBounds(*np.array([[-1.0, -np.inf], [-1.0, -2.0], [-3.0, -3.0]]))
+    values = np.ones([len(evaluation.SplitBounds(1, 1).values), 2])
+    values[0, 1] = -np.inf
+    bounds_ = evaluation.SplitBounds(1, 1, values)
     with pytest.raises(UserError, match=r"1 test images are not finite \(the first is number 1, -inf nats\)"):
         main._finish(None, None, None, None, None, bounds_, runs.RunDirectory(tmp_path))
 
