@@ -62,3 +62,13 @@ def test_permutation():
     order = noise.permutation(500, noise.key(0, "test")).numpy()
     np.testing.assert_array_equal(np.sort(order), np.arange(500))
     assert np.any(order != noise.permutation(500, noise.key(1, "test")))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_largest_normals_are_finite(jit):
+    """Words at both ends of the range come once in some millions: often enough in a training."""
+    ends = np.array([2**31 - 1, 2**31 - 64, 2**31 - 129, 2**31, 2**31 + 64, 2**31 + 129], np.uint32)
+    drawn = tf.function(noise._normal_from_words, jit_compile=jit)(tf.constant(ends))
+    assert np.all(np.isfinite(drawn))
+    np.testing.assert_allclose(np.abs(drawn), 5.3, atol=0.2)
+    np.testing.assert_array_equal(np.sign(drawn), [1, 1, 1, -1, -1, -1])
