@@ -211,9 +211,7 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
         found.values[:, turn:stop] = workers.sums(found.values[:, turn:stop])
         if report:
             report(found.first(stop))
-        signal_number = workers.any(interruption.received() or 0)
-        if signal_number:
-            raise interruption.Interrupted(signal_number)
+        interruption.stop_for(workers.any(interruption.received() or 0))
     return found
 
 

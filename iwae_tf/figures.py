@@ -65,23 +65,22 @@ def save_learning_curves(path, history, title, k):
     _save(figure, path)
 
 
-def save_bound_curve(path, counts, means, corrected, title):
+def save_bound_curve(path, rows, corrected, title):
     """Draws L_k against k as a PNG file: where it is flat, more samples would change nothing.
 
     Args:
       path: the file.
-      counts: the numbers of samples k.
-      means: for each of them {"mean": nats, "stderr": over the images, or None}.
-      corrected: the same for the last one's value without its bias of order 1/k.
+      rows: for each number of samples {"k": it, "mean": nats, "stderr": over the images, or None}.
+      corrected: the last one's mean without its bias of order 1/k, in nats.
       title: the model's.
     """
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    values, stderrs = (np.array([one[name] or 0.0 for one in means]) for name in ("mean", "stderr"))
+    counts, values, stderrs = (np.array([row[name] or 0.0 for row in rows]) for name in ("k", "mean", "stderr"))
     axes.fill_between(counts, values - stderrs, values + stderrs, alpha=0.2, label="standard error over the images")
     axes.plot(counts, values, marker="o", label="L_k of the test images")
-    label = f"L_{counts[-1]:,} corrected: {corrected['mean']:.2f}"
-    axes.axhline(corrected["mean"], color="C1", linestyle=":", label=label)
+    label = f"L_{counts[-1]:,} corrected: {corrected:.2f}"
+    axes.axhline(corrected, color="C1", linestyle=":", label=label)
     axes.annotate(f"{values[-1]:.2f}", (counts[-1], values[-1]), textcoords="offset points", xytext=(-30, -14))
     axes.set(xscale="log", xlabel="samples k", ylabel="bound on log p(x) in nats", title=title)
     axes.grid(alpha=0.3)

@@ -34,8 +34,13 @@ def received():
 
 def check():
     """Raises `Interrupted` if a signal asks to stop."""
-    if _received:
-        raise Interrupted(_received[0])
+    stop_for(received())
+
+
+def stop_for(number):
+    """Raises `Interrupted` for a signal's number, such as one that another worker received; not for 0 or None."""
+    if number:
+        raise Interrupted(number)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def main(argv):
             return
 
         experiment.import_tensorflow_quietly()
-        from iwae_tf import export, replicas, training
+        from iwae_tf import binarization, export, replicas, training
 
         strategy = experiment.strategy(flags)
         workers = replicas.Workers(strategy)
@@ -46,9 +46,10 @@ def main(argv):
             trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
             results = _stored_results(flags, run) if workers.is_chief else None  # Those of a shorter training are gone.
             if flags.evaluate and not workers.any(results is not None):
-                bounds = _evaluate(flags, model, images, trained, run, workers)
+                test = binarization.fixed_binarization(images.test, "test")
+                bounds = _evaluate(flags, model, test, trained, run, workers)
                 if workers.is_chief:
-                    results = _finish(flags, model, images, data, trained, bounds, run)
+                    results = _finish(flags, model, test, data, trained, bounds, run)
             if flags.export and workers.is_chief:
                 export.export(model, run.saved_model)
             if results:
@@ -68,11 +69,10 @@ def _announce(flags, images, data, workers, run):
         print(f"--strategy={flags.strategy}: {workers.count} worker(s); without XLA, which does not go with strategies")
 
 
-def _evaluate(flags, model, images, trained, run, workers):
+def _evaluate(flags, model, test, trained, run, workers):
     """Measures the bounds of the test images; begins where an interrupted evaluation was."""
-    from iwae_tf import binarization, evaluation
+    from iwae_tf import evaluation
 
-    test = binarization.fixed_binarization(images.test, "test")
     unfinished = _UnfinishedEvaluation(flags, trained, len(test), run if workers.is_chief else None)
     begun = unfinished.read()
     num_begun = workers.any(len(begun))
@@ -116,6 +116,8 @@ class _UnfinishedEvaluation:
 
     def read(self):
         """Returns the `SplitBounds` of what is finished of this very evaluation, perhaps of no image."""
+        from iwae_tf import evaluation
+
         arrays = files.read_arrays(self._run.unfinished_evaluation) if self._run else None
         arrays = arrays or {}
         values = arrays.get("values", np.zeros(0))
@@ -125,7 +127,7 @@ class _UnfinishedEvaluation:
         if not np.isfinite(values).all():
             return self._nothing
         self._first = values.shape[1]
-        return type(self._nothing)(self._nothing.num_samples, self._nothing.k, values)
+        return evaluation.SplitBounds(self._nothing.num_samples, self._nothing.k, values)
 
     def report(self, bounds):
         """Shows the mean so far and the time left; writes once in a while."""
@@ -149,19 +151,9 @@ class _UnfinishedEvaluation:
             files.write_arrays(self._run.unfinished_evaluation, arrays, compress=False)
 
 
-def _finish(flags, model, images, data, trained, bounds, run):
+def _finish(flags, model, test, data, trained, bounds, run):
     """Counts active units and draws; writes results.json last, since it marks the run as finished."""
-    from iwae_tf import binarization, evaluation
-
-    wrong = np.flatnonzero(~np.isfinite(bounds.values).all(axis=0))
-    if len(wrong):
-        raise UserError(
-            f"The bounds of {len(wrong)} test images are not finite (the first is number {wrong[0]}, "
-            f"{bounds.log_likelihoods[wrong[0]]} nats), so there is no NLL: the model went wrong in training; train it "
-            "anew with a smaller --learning_rate and --overwrite."
-        )
-    test = binarization.fixed_binarization(images.test, "test")
-    active_units = evaluation.active_units(model, test)
+    _refuse_infinite(bounds)
     per_image = {
         "log_likelihood": bounds.log_likelihoods,
         "effective_sample_size": bounds.effective_sample_sizes,
@@ -170,8 +162,29 @@ def _finish(flags, model, images, data, trained, bounds, run):
         "counts": np.array(bounds.counts),
     }
     files.write_arrays(run.test_log_likelihoods, per_image)
-    _draw(flags, model, test, images.image_shape, bounds, run)
-    results = {
+    results = _results(flags, model, test, data, trained, bounds)
+    _draw(flags, model, test, results, run)
+    run.write_results(results)
+    run.unfinished_evaluation.unlink(missing_ok=True)
+    return results
+
+
+def _refuse_infinite(bounds):
+    """Raises a UserError for bounds that are not finite."""
+    wrong = np.flatnonzero(~np.isfinite(bounds.values).all(axis=0))
+    if len(wrong):
+        raise UserError(
+            f"The bounds of {len(wrong)} test images are not finite (the first is number {wrong[0]}, "
+            f"{bounds.log_likelihoods[wrong[0]]} nats), so there is no NLL: the model went wrong in training; train it "
+            "anew with a smaller --learning_rate and --overwrite."
+        )
+
+
+def _results(flags, model, test, data, trained, bounds):
+    """What results.json holds."""
+    from iwae_tf import binarization, evaluation
+
+    return {
         "nll": {
             **_mean(-bounds.log_likelihoods),
             "num_samples": flags.nll_samples,
@@ -185,7 +198,7 @@ def _finish(flags, model, images, data, trained, bounds, run):
         "elbo": float(bounds.elbos.mean()),
         "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
         "active_units": {
-            "per_layer": active_units,
+            "per_layer": evaluation.active_units(model, test),
             "threshold": evaluation.ACTIVE_UNIT_THRESHOLD,
             "num_images": len(test),
             "num_samples": evaluation.ACTIVE_UNIT_SAMPLES,
@@ -195,9 +208,6 @@ def _finish(flags, model, images, data, trained, bounds, run):
         "flags": options.result_flags(flags),
         "versions": _versions(),
     }
-    run.write_results(results)
-    run.unfinished_evaluation.unlink(missing_ok=True)
-    return results
 
 
 def _mean(values):
@@ -211,18 +221,19 @@ def _quantiles(values):
     return {"mean": float(values.mean())} | {f"{q:.0%}": float(np.quantile(values, q)) for q in (0.01, 0.1, 0.5, 0.9)}
 
 
-def _draw(flags, model, test, image_shape, bounds, run):
+def _draw(flags, model, test, results, run):
     """Draws samples, reconstructions, the bounds against their samples, and learning curves."""
     from iwae_tf import evaluation, figures
 
     run.figures.mkdir(exist_ok=True)
+    image_shape = results["data"]["image_shape"]
     samples = evaluation.sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
     files.write_arrays(run.samples, {"probabilities": samples})
     figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     pairs = evaluation.reconstruction_pairs(model, test, image_shape)
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
-    means, corrected = [_mean(bounds.at(count)) for count in bounds.counts], _mean(bounds.corrected)
-    figures.save_bound_curve(run.figures / "samples_needed.png", bounds.counts, means, corrected, _title(flags))
+    corrected = -results["corrected_nll"]["mean"]
+    figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, _title(flags))
     rows = run.read_history()
     if not rows:
         return

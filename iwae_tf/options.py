@@ -214,8 +214,7 @@ _training(
     flags.DEFINE_integer,
     "first_epochs",
     0,
-    "The first of these epochs have --first_k samples and a constant rate (cosine schedule): few samples first give "
-    "a better model in the same time.",
+    "The first of these epochs have --first_k samples and a constant rate (cosine schedule).",
     lower_bound=0,
     upper_bound=_MOST,
 )

@@ -285,7 +285,7 @@ def restore(model, run):
         shapes = {name: tuple(variable.shape) for name, variable in state.items()}
         found = checkpoints.read_last(run.checkpoints, {**shapes, **curves.RECORD_SHAPES})
     # All workers read all, for reading a metric's variable adds it up over them.
-    values = {name: variable.numpy() for name, variable in state.items()} | (found or {})
+    values = _values(model) | (found or {})
     for name, variable in state.items():
         variable.assign(workers.from_chief(values[name].astype(variable.dtype)))
     return curves.Record.from_arrays(found) if found else curves.Record()
@@ -299,6 +299,11 @@ def _state(model):
         "metrics": [variable for metric in model.metrics for variable in metric.variables],
     }
     return {f"{group}/{i:03}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
+
+
+def _values(model):
+    """The values of `_state`, name -> array."""
+    return {name: variable.numpy() for name, variable in _state(model).items()}
 
 
 class Saver:
@@ -318,7 +323,7 @@ class Saver:
         self._record = record
         self._seconds_before = record.seconds
         self._start = self._saved = time.monotonic()
-        self._good = {name: variable.numpy() for name, variable in _state(model).items()}
+        self._good = _values(model)
 
     def seconds(self):
         """Seconds spent in training, interrupted or not, with validation and pictures."""
@@ -331,28 +336,24 @@ class Saver:
         is_time = time.monotonic() - self._saved > 60.0 * self._minutes and workers.is_chief
         if signal_number or workers.any(is_time):
             self._save(events)
-        if signal_number:
-            raise interruption.Interrupted(signal_number)
+        interruption.stop_for(signal_number)
 
     def after_epoch(self, events, workers):
         """Saves, and ends the training if a signal asks for that."""
         if self._run:
             self._run.write_history(self._record.rows)
         self._save(events)
-        signal_number = workers.any(interruption.received() or 0)
-        if signal_number:
-            raise interruption.Interrupted(signal_number)
+        interruption.stop_for(workers.any(interruption.received() or 0))
 
     def _save(self, events):
         """Writes the events first: what is after a checkpoint is written again, what is before it is not."""
         self._saved = time.monotonic()
         self._record.seconds = self.seconds()
-        values = {name: variable.numpy() for name, variable in _state(self._model).items()}
-        self._good = values
+        self._good = _values(self._model)
         if self._run:
             events.flush()
             step = self._model.num_steps
-            checkpoints.save(self._run.checkpoints, step, {**values, **self._record.to_arrays()})
+            checkpoints.save(self._run.checkpoints, step, {**self._good, **self._record.to_arrays()})
 
     def refuse_trouble(self, split, means, images, plan):
         """Raises a UserError if means that were just measured, or weights, are not finite.
