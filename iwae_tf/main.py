@@ -1,16 +1,8 @@
 """Trains, evaluates, draws and exports one model: `python -m iwae_tf.main --k=50`; `--help` lists the flags."""
 
-import importlib.metadata
 import sys
-import time
 
-import numpy as np
-
-import iwae_tf
-from iwae_tf import experiment, files, interruption, options, progress, published, runs
-from iwae_tf.errors import UserError
-
-_NUM_SAMPLES_DRAWN = 100
+from iwae_tf import experiment, interruption, options, runs, summary
 
 
 def main(argv):
@@ -21,11 +13,11 @@ def main(argv):
         results = None if flags.overwrite else _stored_results(flags, run)
         if results and run.data.exists() and (run.saved_model.exists() or not flags.export):
             print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
-            print(_table(flags, results))
+            print(summary.table(flags, results))
             return
 
         experiment.import_tensorflow_quietly()
-        from iwae_tf import binarization, export, replicas, training
+        from iwae_tf import assessment, export, replicas, training
 
         strategy = experiment.strategy(flags)
         workers = replicas.Workers(strategy)
@@ -46,14 +38,11 @@ def main(argv):
             trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
             results = _stored_results(flags, run) if workers.is_chief else None  # Those of a shorter training are gone.
             if flags.evaluate and not workers.any(results is not None):
-                test = binarization.fixed_binarization(images.test, "test")
-                bounds = _evaluate(flags, model, test, trained, run, workers)
-                if workers.is_chief:
-                    results = _finish(flags, model, test, data, trained, bounds, run)
+                results = assessment.assess(flags, model, images, data, trained, run, workers)
             if flags.export and workers.is_chief:
                 export.export(model, run.saved_model)
             if results:
-                print(_table(flags, results))
+                print(summary.table(flags, results))
             interruption.check()
 
 
@@ -62,183 +51,11 @@ def _announce(flags, images, data, workers, run):
     if not workers.is_chief:
         print(f"worker {workers.index + 1} of {workers.count}; the first one writes")
         return
-    print(f"{_title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
+    print(f"{summary.title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
     if data["num_duplicates"]:
         print(f"{data['num_duplicates']:,} of the {len(images.test):,} test images are among the training images, too")
     if flags.strategy != "default":
         print(f"--strategy={flags.strategy}: {workers.count} worker(s); without XLA, which does not go with strategies")
-
-
-def _evaluate(flags, model, test, trained, run, workers):
-    """Measures the bounds of the test images; begins where an interrupted evaluation was."""
-    from iwae_tf import evaluation
-
-    unfinished = _UnfinishedEvaluation(flags, trained, len(test), run if workers.is_chief else None)
-    begun = unfinished.read()
-    num_begun = workers.any(len(begun))
-    if num_begun:
-        begun.values = workers.from_chief(
-            begun.values if workers.is_chief else np.zeros([len(begun.values), num_begun])
-        )
-        print(f"{num_begun:,} of the {len(test):,} test images were evaluated before")
-    report = unfinished.report if workers.is_chief else None
-    try:
-        return evaluation.evaluate_images(model, test, flags.nll_samples, report=report, begun=begun)
-    finally:
-        unfinished.write()
-
-
-class _UnfinishedEvaluation:
-    """Reports an evaluation, and keeps what is finished of it.
-
-    Args:
-      flags: as `options.parse` returns them.
-      trained: as `training.train` returns it.
-      num_images: how many there are in all.
-      run: the run to write to, or None.
-    """
-
-    _SECONDS_BETWEEN = 60.0
-
-    def __init__(self, flags, trained, num_images, run):
-        from iwae_tf import evaluation
-
-        self._of = np.array([trained["steps"], flags.nll_samples, num_images])
-        self._run = run
-        self._num_images = num_images
-        self._line = progress.StatusLine()
-        self._start = self._written = time.monotonic()
-        self._tenths = 0
-        self._first = 0
-        self._bounds = self._nothing = evaluation.SplitBounds(flags.nll_samples, options.num_samples(flags))
-        if run:
-            self._line.keep(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each")
-
-    def read(self):
-        """Returns the `SplitBounds` of what is finished of this very evaluation, perhaps of no image."""
-        from iwae_tf import evaluation
-
-        arrays = files.read_arrays(self._run.unfinished_evaluation) if self._run else None
-        arrays = arrays or {}
-        values = arrays.get("values", np.zeros(0))
-        fits = np.array_equal(arrays.get("of"), self._of) and values.dtype == np.float64 and values.ndim == 2
-        if not fits or len(values) != len(self._nothing.values) or values.shape[1] > self._num_images:
-            return self._nothing
-        if not np.isfinite(values).all():
-            return self._nothing
-        self._first = values.shape[1]
-        return evaluation.SplitBounds(self._nothing.num_samples, self._nothing.k, values)
-
-    def report(self, bounds):
-        """Shows the mean so far and the time left; writes once in a while."""
-        self._bounds = bounds
-        now, done = time.monotonic(), len(bounds)
-        seconds = (now - self._start) / max(done - self._first, 1) * (self._num_images - done)
-        left = progress.duration(seconds)
-        text = f"{done:,} of {self._num_images:,} images  NLL {-bounds.log_likelihoods.mean():.2f} nats  {left} left"
-        self._line.update(lambda: text)
-        if done * 10 // self._num_images > self._tenths:
-            self._tenths = done * 10 // self._num_images
-            self._line.keep(text)
-        if now - self._written > self._SECONDS_BETWEEN:
-            self.write()
-
-    def write(self):
-        """Writes what is finished."""
-        if self._run and len(self._bounds):
-            self._written = time.monotonic()
-            arrays = {"of": self._of, "values": self._bounds.values}
-            files.write_arrays(self._run.unfinished_evaluation, arrays, compress=False)
-
-
-def _finish(flags, model, test, data, trained, bounds, run):
-    """Counts active units and draws; writes results.json last, since it marks the run as finished."""
-    _refuse_infinite(bounds)
-    per_image = {
-        "log_likelihood": bounds.log_likelihoods,
-        "effective_sample_size": bounds.effective_sample_sizes,
-        "largest_weight": bounds.largest_weights,
-        "bounds": np.stack([bounds.at(count) for count in bounds.counts]),
-        "counts": np.array(bounds.counts),
-    }
-    files.write_arrays(run.test_log_likelihoods, per_image)
-    results = _results(flags, model, test, data, trained, bounds)
-    _draw(flags, model, test, results, run)
-    run.write_results(results)
-    run.unfinished_evaluation.unlink(missing_ok=True)
-    return results
-
-
-def _refuse_infinite(bounds):
-    """Raises a UserError for bounds that are not finite."""
-    wrong = np.flatnonzero(~np.isfinite(bounds.values).all(axis=0))
-    if len(wrong):
-        raise UserError(
-            f"The bounds of {len(wrong)} test images are not finite (the first is number {wrong[0]}, "
-            f"{bounds.log_likelihoods[wrong[0]]} nats), so there is no NLL: the model went wrong in training; train it "
-            "anew with a smaller --learning_rate and --overwrite."
-        )
-
-
-def _results(flags, model, test, data, trained, bounds):
-    """What results.json holds."""
-    from iwae_tf import binarization, evaluation
-
-    return {
-        "nll": {
-            **_mean(-bounds.log_likelihoods),
-            "num_samples": flags.nll_samples,
-            "num_images": len(bounds),
-            "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
-        },
-        "bounds": [{"k": count, **_mean(bounds.at(count))} for count in bounds.counts],
-        "corrected_nll": _mean(-bounds.corrected),
-        "effective_sample_size": _quantiles(bounds.effective_sample_sizes),
-        "largest_weight": _quantiles(bounds.largest_weights),
-        "elbo": float(bounds.elbos.mean()),
-        "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
-        "active_units": {
-            "per_layer": evaluation.active_units(model, test),
-            "threshold": evaluation.ACTIVE_UNIT_THRESHOLD,
-            "num_images": len(test),
-            "num_samples": evaluation.ACTIVE_UNIT_SAMPLES,
-        },
-        "data": data,
-        "training": trained,
-        "flags": options.result_flags(flags),
-        "versions": _versions(),
-    }
-
-
-def _mean(values):
-    """A mean over images and its standard error, plain JSON."""
-    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "stderr": stderr}
-
-
-def _quantiles(values):
-    """Where a number lies that each image has, plain JSON."""
-    return {"mean": float(values.mean())} | {f"{q:.0%}": float(np.quantile(values, q)) for q in (0.01, 0.1, 0.5, 0.9)}
-
-
-def _draw(flags, model, test, results, run):
-    """Draws samples, reconstructions, the bounds against their samples, and learning curves."""
-    from iwae_tf import evaluation, figures
-
-    run.figures.mkdir(exist_ok=True)
-    image_shape = results["data"]["image_shape"]
-    samples = evaluation.sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
-    files.write_arrays(run.samples, {"probabilities": samples})
-    figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
-    pairs = evaluation.reconstruction_pairs(model, test, image_shape)
-    figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
-    corrected = -results["corrected_nll"]["mean"]
-    figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, _title(flags))
-    rows = run.read_history()
-    if not rows:
-        return
-    history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
-    figures.save_learning_curves(run.figures / "bounds.png", history, _title(flags), model.num_samples)
 
 
 def _stored_results(flags, run):
@@ -247,49 +64,6 @@ def _stored_results(flags, run):
     if results is None or results["flags"] != options.result_flags(flags):
         return None
     return results if results["training"].get("epochs") == options.num_epochs(flags) else None
-
-
-def _table(flags, results):
-    """The result beside the published one."""
-    nll, trained = results["nll"], results["training"]
-    latent_dims, _ = options.layer_dims(flags.latent_dims, flags.hidden_dims)
-    comparable = (
-        options.has_paper_model(flags) and results["data"]["binarization"] == "stochastic" and not flags.max_images
-    )
-    cell = published.TABLE.get((flags.dataset, latent_dims, flags.objective, flags.k)) if comparable else None
-    stderr = "" if nll["stderr"] is None else f" +- {nll['stderr']:.2f}"
-    rows = [
-        ("", f"test NLL (-L_{nll['num_samples']:,})", "active units"),
-        (_title(flags), f"{nll['mean']:.2f}{stderr}", _join(results["active_units"]["per_layer"])),
-    ]
-    if cell:
-        rows.append(("published (Burda et al.)", f"{cell.nll:.2f}", _join(cell.active_units)))
-    table = "\n".join(f"{name:<39} {value:<24}{units}" for name, value, units in rows)
-    epochs = f"{trained['epochs']:,} epochs"
-    if cell:
-        share = trained["epochs"] / published.EPOCHS
-        epochs = f"{trained['epochs']:,} of the paper's {published.EPOCHS:,} epochs ({share:.1%})"
-    seconds = progress.duration(trained["seconds"])
-    return f"{table}\n{epochs}, {seconds} of training; {nll['num_images']:,} test images of {flags.dataset}"
-
-
-def _join(counts):
-    return "+".join(str(count) for count in counts)
-
-
-def _title(flags):
-    num_layers = len(options.layer_dims(flags.latent_dims, flags.hidden_dims)[0])
-    estimator = "" if flags.gradient_estimator == "standard" else f", {flags.gradient_estimator}"
-    ladder = "Ladder " if flags.inference == "ladder" else ""
-    outer = f"{flags.num_outer} x " if options.num_samples(flags) != flags.k else ""
-    return (
-        f"{ladder}{flags.objective.upper()}, {num_layers} layer{'s'[: num_layers > 1]}, k = {outer}{flags.k}{estimator}"
-    )
-
-
-def _versions():
-    names = {name: name for name in ("tensorflow", "keras")} | {"tensorflow_probability": "tensorflow-probability"}
-    return {key: importlib.metadata.version(name) for key, name in names.items()} | {"iwae_tf": iwae_tf.__version__}
 
 
 def run():

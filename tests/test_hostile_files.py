@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_runs import RESULTS
 
-from iwae_tf import checkpoints, experiment, files, main, options, runs, sources
+from iwae_tf import assessment, checkpoints, experiment, files, options, runs, sources, summary
 from iwae_tf.errors import UserError
 
 
@@ -24,12 +24,12 @@ def _packed(**arrays):
 
 def _results(run):
     results = run.read_results()
-    main._table(options.parse(["main"]), results)
+    summary.table(options.parse(["main"]), results)
 
 
 def _unfinished(run):
     flags = options.parse(["main", "--nll_samples=3"])
-    bounds = main._UnfinishedEvaluation(flags, {"steps": 6}, 5, run).read()
+    bounds = assessment._UnfinishedEvaluation(flags, {"steps": 6}, 5, run).read()
     assert len(bounds) <= 5
 
 

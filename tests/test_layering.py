@@ -7,7 +7,8 @@ import iwae_tf
 
 ROWS = [
     {"main", "gradients"},
-    {"experiment"},
+    {"assessment", "experiment"},
+    {"summary"},
     {"options"},
     {"training"},
     {"curves"},

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import iwae_tf
 from iwae_tf import (
+    assessment,
     binarization,
     bounds,
     compatibility,
@@ -288,7 +289,7 @@ def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
     def read(values, **changes):
         of = {"steps": 6, "nll_samples": 30, "num_images": 60} | changes
         files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "values": values})
-        return main._UnfinishedEvaluation(flags, {"steps": 6}, 60, run).read()
+        return assessment._UnfinishedEvaluation(flags, {"steps": 6}, 60, run).read()
 
     rows = len(evaluation.SplitBounds(30, 50).values)
     np.testing.assert_array_equal(read(np.ones([rows, 20])).values, np.ones([rows, 20]))
@@ -305,7 +306,7 @@ def test_bounds_that_are_not_finite_are_no_result(tmp_path):
     values[0, 1] = -np.inf
     bounds_ = evaluation.SplitBounds(1, 1, values)
     with pytest.raises(UserError, match=r"1 test images are not finite \(the first is number 1, -inf nats\)"):
-        main._finish(None, None, None, None, None, bounds_, runs.RunDirectory(tmp_path))
+        assessment._finish(None, None, None, None, None, bounds_, runs.RunDirectory(tmp_path))
 
 
 @pytest.mark.parametrize(
