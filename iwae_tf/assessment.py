@@ -1,15 +1,15 @@
 """What a run's evaluation finds and leaves behind: results.json, arrays for each image, and pictures."""
 
 import importlib.metadata
-import time
 
 import numpy as np
 
 import iwae_tf
-from iwae_tf import binarization, evaluation, figures, files, options, progress, runs, summary
+from iwae_tf import binarization, evaluation, figures, files, measurements, options, psis, runs, summary
 from iwae_tf.errors import UserError
 
 _NUM_SAMPLES_DRAWN = 100
+_NUM_WORST = 10
 
 
 def assess(flags, model, images, data, trained, run, workers):
@@ -31,142 +31,100 @@ def assess(flags, model, images, data, trained, run, workers):
       UserError: the bounds are not finite.
       interruption.Interrupted: a signal asked to stop, and what is finished is saved.
     """
-    test = binarization.fixed_binarization(images.test, "test")
-    bounds = _evaluate(flags, model, test, trained, run, workers)
-    return _finish(flags, model, test, data, trained, bounds, run) if workers.is_chief else None
-
-
-def _evaluate(flags, model, test, trained, run, workers):
-    """Measures the bounds of the test images; begins where an interrupted evaluation was."""
-    unfinished = _UnfinishedEvaluation(flags, trained, len(test), run if workers.is_chief else None)
-    begun = unfinished.read()
-    num_begun = workers.any(len(begun))
-    if num_begun:
-        begun.values = workers.from_chief(
-            begun.values if workers.is_chief else np.zeros([len(begun.values), num_begun])
-        )
-        print(f"{num_begun:,} of the {len(test):,} test images were evaluated before")
-    report = unfinished.report if workers.is_chief else None
-    try:
-        return evaluation.evaluate_images(model, test, flags.nll_samples, report=report, begun=begun)
-    finally:
-        unfinished.write()
-
-
-class _UnfinishedEvaluation:
-    """Reports an evaluation, and keeps what is finished of it.
-
-    Args:
-      flags: as `options.parse` returns them.
-      trained: as `training.train` returns it.
-      num_images: how many there are in all.
-      run: the run to write to, or None.
-    """
-
-    _SECONDS_BETWEEN = 60.0
-
-    def __init__(self, flags, trained, num_images, run):
-        self._of = np.array([trained["steps"], flags.nll_samples, num_images])
-        self._run = run
-        self._num_images = num_images
-        self._line = progress.StatusLine()
-        self._start = self._written = time.monotonic()
-        self._tenths = 0
-        self._first = 0
-        self._bounds = self._nothing = evaluation.SplitBounds(flags.nll_samples, options.num_samples(flags))
-        if run:
-            self._line.keep(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each")
-
-    def read(self):
-        """Returns the `SplitBounds` of what is finished of this very evaluation, perhaps of no image."""
-        arrays = files.read_arrays(self._run.unfinished_evaluation) if self._run else None
-        arrays = arrays or {}
-        values = arrays.get("values", np.zeros(0))
-        fits = np.array_equal(arrays.get("of"), self._of) and values.dtype == np.float64 and values.ndim == 2
-        if not fits or len(values) != len(self._nothing.values) or values.shape[1] > self._num_images:
-            return self._nothing
-        if not np.isfinite(values).all():
-            return self._nothing
-        self._first = values.shape[1]
-        return evaluation.SplitBounds(self._nothing.num_samples, self._nothing.k, values)
-
-    def report(self, bounds):
-        """Shows the mean so far and the time left; writes once in a while."""
-        self._bounds = bounds
-        now, done = time.monotonic(), len(bounds)
-        seconds = (now - self._start) / max(done - self._first, 1) * (self._num_images - done)
-        left = progress.duration(seconds)
-        text = f"{done:,} of {self._num_images:,} images  NLL {-bounds.log_likelihoods.mean():.2f} nats  {left} left"
-        self._line.update(lambda: text)
-        if done * 10 // self._num_images > self._tenths:
-            self._tenths = done * 10 // self._num_images
-            self._line.keep(text)
-        if now - self._written > self._SECONDS_BETWEEN:
-            self.write()
-
-    def write(self):
-        """Writes what is finished."""
-        if self._run and len(self._bounds):
-            self._written = time.monotonic()
-            arrays = {"of": self._of, "values": self._bounds.values}
-            files.write_arrays(self._run.unfinished_evaluation, arrays, compress=False)
-
-
-def _finish(flags, model, test, data, trained, bounds, run):
-    """Counts active units and draws; writes results.json last, since it marks the run as finished."""
-    _refuse_infinite(bounds)
-    per_image = {
-        "log_likelihood": bounds.log_likelihoods,
-        "effective_sample_size": bounds.effective_sample_sizes,
-        "largest_weight": bounds.largest_weights,
-        "bounds": np.stack([bounds.at(count) for count in bounds.counts]),
-        "counts": np.array(bounds.counts),
-    }
-    files.write_arrays(run.test_log_likelihoods, per_image)
-    results = _results(flags, model, test, data, trained, bounds)
-    _draw(flags, model, test, results, run)
-    run.write_results(results)
+    passes = measurements.passes(flags, images)
+    bounds = measurements.measure(flags, model, passes, trained, run, workers)
+    if not workers.is_chief:
+        return None
+    for one, measured in zip(passes, bounds, strict=True):
+        _refuse_infinite(one.name, measured)
+    test = passes[0].draw()
+    found = _results(flags, model, test, bounds) | _circumstances(flags, data, trained)
+    files.write_arrays(run.test_log_likelihoods, _per_image(flags, bounds))
+    _draw(flags, model, test, bounds[0], found, run)
+    run.write_results(found)  # Last, since it marks the run as finished.
     run.unfinished_evaluation.unlink(missing_ok=True)
-    return results
+    return found
 
 
-def _refuse_infinite(bounds):
+def _refuse_infinite(name, bounds):
     """Raises a UserError for bounds that are not finite."""
-    wrong = np.flatnonzero(~np.isfinite(bounds.values).all(axis=0))
+    wrong = np.flatnonzero(~bounds.finite)
     if len(wrong):
         raise UserError(
-            f"The bounds of {len(wrong)} test images are not finite (the first is number {wrong[0]}, "
+            f"The bounds of {len(wrong)} {name} are not finite (the first is number {wrong[0]}, "
             f"{bounds.log_likelihoods[wrong[0]]} nats), so there is no NLL: the model went wrong in training; train it "
             "anew with a smaller --learning_rate and --overwrite."
         )
 
 
-def _results(flags, model, test, data, trained, bounds):
-    """What results.json holds."""
-    return {
-        "nll": {
-            **_mean(-bounds.log_likelihoods),
-            "num_samples": flags.nll_samples,
-            "num_images": len(bounds),
-            "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
-        },
-        "bounds": [{"k": count, **_mean(bounds.at(count))} for count in bounds.counts],
-        "corrected_nll": _mean(-bounds.corrected),
-        "effective_sample_size": _quantiles(bounds.effective_sample_sizes),
-        "largest_weight": _quantiles(bounds.largest_weights),
-        "elbo": float(bounds.elbos.mean()),
-        "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
+def _results(flags, model, test, bounds):
+    """What was measured, plain JSON."""
+    of_test = bounds[0]
+    found = {
+        "nll": {**_nll(of_test), "binarization_seed": binarization.FIXED_BINARIZATION_SEED},
+        "bounds": [{"k": count, **_mean(of_test.at(count))} for count in of_test.counts],
+        "corrected_nll": _mean(-of_test.corrected),
+        "effective_sample_size": _quantiles(of_test.effective_sample_sizes),
+        "largest_weight": _quantiles(of_test.largest_weights),
+        "elbo": float(of_test.elbos.mean()),
+        "iwae_bound": {"k": model.num_samples, "mean": float(of_test.iwae_bounds.mean())},
         "active_units": {
             "per_layer": evaluation.active_units(model, test),
             "threshold": evaluation.ACTIVE_UNIT_THRESHOLD,
             "num_images": len(test),
             "num_samples": evaluation.ACTIVE_UNIT_SAMPLES,
         },
-        "data": data,
-        "training": trained,
-        "flags": options.result_flags(flags),
-        "versions": _versions(),
     }
+    if flags.khat_images:
+        found["k_hat"] = _k_hat(of_test)
+    if flags.binarization_seeds > 1:
+        found["binarizations"] = _over_binarizations(bounds[: flags.binarization_seeds])
+    if flags.train_nll_images:
+        found["train_nll"] = _nll(bounds[-1])
+    return found
+
+
+def _nll(bounds):
+    """The NLL of a pass, with what it rests on."""
+    return {**_mean(-bounds.log_likelihoods), "num_samples": bounds.num_samples, "num_images": len(bounds)}
+
+
+def _k_hat(bounds):
+    """How many images have weights whose average cannot be trusted."""
+    measured = bounds.k_hats[~np.isnan(bounds.k_hats)]
+    above = float(np.mean(measured > psis.K_HAT_THRESHOLD))
+    return {"num_images": len(measured), "threshold": psis.K_HAT_THRESHOLD, "share_above": above}
+
+
+def _over_binarizations(bounds):
+    """The same NLL on other binarisations of the same images."""
+    means = [float(-one.log_likelihoods.mean()) for one in bounds]
+    seeds = list(range(binarization.FIXED_BINARIZATION_SEED, len(bounds)))
+    return {"seeds": seeds, "nll": means, "mean": float(np.mean(means)), "sd": float(np.std(means, ddof=1))}
+
+
+def _circumstances(flags, data, trained):
+    """What the results are of, plain JSON."""
+    return {"data": data, "training": trained, "flags": options.result_flags(flags), "versions": _versions()}
+
+
+def _per_image(flags, bounds):
+    """What test_log_likelihoods.npz holds, name -> array."""
+    of_test = bounds[0]
+    arrays = {
+        "log_likelihood": of_test.log_likelihoods,
+        "effective_sample_size": of_test.effective_sample_sizes,
+        "largest_weight": of_test.largest_weights,
+        "bounds": np.stack([of_test.at(count) for count in of_test.counts]),
+        "counts": np.array(of_test.counts),
+    }
+    if flags.khat_images:
+        arrays["k_hat"] = of_test.k_hats
+    for seed in range(1, flags.binarization_seeds):
+        arrays[f"log_likelihood_binarization_{seed}"] = bounds[seed].log_likelihoods
+    if flags.train_nll_images:
+        arrays["train_log_likelihood"] = bounds[-1].log_likelihoods
+    return arrays
 
 
 def _mean(values):
@@ -180,15 +138,16 @@ def _quantiles(values):
     return {"mean": float(values.mean())} | {f"{q:.0%}": float(np.quantile(values, q)) for q in (0.01, 0.1, 0.5, 0.9)}
 
 
-def _draw(flags, model, test, results, run):
-    """Draws samples, reconstructions, the bounds against their samples, and learning curves."""
+def _draw(flags, model, test, bounds, results, run):
+    """Draws samples, reconstructions, the worst images, the bounds against their samples, and learning curves."""
     run.figures.mkdir(exist_ok=True)
     image_shape = results["data"]["image_shape"]
     samples = evaluation.sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
-    files.write_arrays(run.samples, {"probabilities": samples})
-    figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     pairs = evaluation.reconstruction_pairs(model, test, image_shape)
+    files.write_arrays(run.samples, {"probabilities": samples, "reconstructions": pairs})
+    figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
+    _draw_worst(model, test, bounds, image_shape, run.figures / "worst_images.png")
     corrected = -results["corrected_nll"]["mean"]
     figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, summary.title(flags))
     rows = run.read_history()
@@ -196,6 +155,26 @@ def _draw(flags, model, test, results, run):
         return
     history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
     figures.save_learning_curves(run.figures / "bounds.png", history, summary.title(flags), model.num_samples)
+
+
+def _draw_worst(model, test, bounds, image_shape, path):
+    """Draws the images whose log-likelihoods are least certain: by k-hat where it is known, else by largest weight."""
+    known = np.isfinite(bounds.k_hats).any()
+    badness = np.where(np.isnan(bounds.k_hats), -np.inf, bounds.k_hats) if known else bounds.largest_weights
+    worst = np.argsort(-badness, kind="stable")[:_NUM_WORST]
+    pairs = evaluation.reconstruction_pairs(model, test[worst], image_shape, _NUM_WORST, _NUM_WORST)
+    captions = [_caption(bounds, i) for i in worst]
+    title = "largest k-hat" if known else "largest normalized weight"
+    figures.save_worst_images(path, pairs[: len(worst)], pairs[len(worst) :], captions, title)
+
+
+def _caption(bounds, image):
+    """What there is to say of one test image."""
+    lines = [f"no. {image}", f"NLL {-bounds.log_likelihoods[image]:.1f}"]
+    if not np.isnan(bounds.k_hats[image]):
+        lines.append(f"k-hat {bounds.k_hats[image]:.2f}")
+    lines += [f"ESS {bounds.effective_sample_sizes[image]:.1f}", f"largest {bounds.largest_weights[image]:.0%}"]
+    return "\n".join(lines)
 
 
 def _versions():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import interruption, noise, replicas
+from iwae_tf import interruption, noise, psis, replicas
 
 # The noise is keyed by image and block of samples, so this number is part of the definition of the random numbers.
 BLOCK = 500
@@ -31,16 +31,16 @@ class ImageBounds(NamedTuple):
       bounds: the bound of each requested range of samples, [num_ranges, batch].
       elbo: the mean log-weight of all samples, [batch].
       effective_sample_size: 1 / sum_i w~_i^2 of all samples, a number from 1 to theirs, [batch].
-      largest_weight: the largest normalized weight w~_i of all samples, a number from 0 to 1, [batch].
+      largest: the largest normalized log-weights log w~_i of all samples, descending, [batch, num_largest].
     """
 
     bounds: tf.Tensor
     elbo: tf.Tensor
     effective_sample_size: tf.Tensor
-    largest_weight: tf.Tensor
+    largest: tf.Tensor
 
 
-def importance_bounds(model, x, image_ids, ranges, key, chunk_blocks=_CHUNK_BLOCKS):
+def importance_bounds(model, x, image_ids, ranges, key, num_largest=1, chunk_blocks=_CHUNK_BLOCKS):
     """Estimates bounds of each image from several parts of one stream of samples.
 
     The log-weights are drawn in chunks and folded into running logsumexps: memory depends neither on the number of
@@ -54,6 +54,7 @@ def importance_bounds(model, x, image_ids, ranges, key, chunk_blocks=_CHUNK_BLOC
       ranges: int32 [num_ranges, 2], the first sample of each bound and the one after its last; samples up to the
         largest are drawn. L_k with k = 5,000 is the paper's estimate of log p(x).
       key: int32 [2], see `noise.key`.
+      num_largest: how many of the largest log-weights to return, at most all that are drawn.
       chunk_blocks: how many blocks of `BLOCK` samples are in a chunk; it changes the speed, not the values.
 
     Returns:
@@ -61,10 +62,12 @@ def importance_bounds(model, x, image_ids, ranges, key, chunk_blocks=_CHUNK_BLOC
     """
     ranges = tf.convert_to_tensor(ranges, tf.int32)
     batch = tf.shape(x)[0]
-    columns = [tf.TensorArray(tf.float32, batch, element_shape=shape) for shape in (ranges.shape[:1], [], [], [])]
+    shapes = (ranges.shape[:1], [], [], [num_largest])
+    columns = [tf.TensorArray(tf.float32, batch, element_shape=shape) for shape in shapes]
 
     def one_image(i, *columns):
-        values = _stream(model, tf.gather(x, [i]), ranges, noise.fold_in(key, image_ids[i]), chunk_blocks)
+        image_key = noise.fold_in(key, image_ids[i])
+        values = _stream(model, tf.gather(x, [i]), ranges, image_key, num_largest, chunk_blocks)
         return i + 1, *(column.write(i, value) for column, value in zip(columns, values, strict=True))
 
     _, *columns = tf.while_loop(lambda i, *_: i < batch, one_image, [0, *columns])
@@ -72,8 +75,8 @@ def importance_bounds(model, x, image_ids, ranges, key, chunk_blocks=_CHUNK_BLOC
     return ImageBounds(tf.transpose(bounds), *others)
 
 
-def _stream(model, x, ranges, image_key, chunk_blocks):
-    """The `ImageBounds` of one image, [num_ranges] and three scalars."""
+def _stream(model, x, ranges, image_key, num_largest, chunk_blocks):
+    """The `ImageBounds` of one image, [num_ranges], two scalars and [num_largest]."""
     total = tf.reduce_max(ranges)
 
     def one_chunk(first_block, log_sums, log_sum, log_sum_of_squares, largest, weight_sum):
@@ -88,11 +91,11 @@ def _stream(model, x, ranges, image_key, chunk_blocks):
             _add(log_sums, tf.where(in_ranges, log_weights, -math.inf)),
             _add(log_sum, drawn),
             _add(log_sum_of_squares, 2.0 * drawn),
-            tf.maximum(largest, tf.reduce_max(drawn)),
+            _largest(tf.concat([largest, drawn], axis=0), num_largest),
             weight_sum + tf.reduce_sum(tf.where(index < total, log_weights, 0.0)),
         )
 
-    start = [0, tf.fill([tf.shape(ranges)[0]], -math.inf), -math.inf, -math.inf, -math.inf, 0.0]
+    start = [0, tf.fill([tf.shape(ranges)[0]], -math.inf), -math.inf, -math.inf, tf.fill([num_largest], -math.inf), 0.0]
     _, log_sums, log_sum, log_sum_of_squares, largest, weight_sum = tf.while_loop(
         lambda block, *_: block * BLOCK < total, one_chunk, start
     )
@@ -100,8 +103,15 @@ def _stream(model, x, ranges, image_key, chunk_blocks):
         log_sums - tf.math.log(tf.cast(ranges[:, 1] - ranges[:, 0], tf.float32)),
         weight_sum / tf.cast(total, tf.float32),
         tf.exp(2.0 * log_sum - log_sum_of_squares),
-        tf.exp(largest - log_sum),
+        largest - log_sum,
     )
+
+
+def _largest(log_weights, count):
+    """The largest of log_weights [n], descending, [count]; a sort, which costs more than one maximum."""
+    if count == 1:
+        return tf.reduce_max(log_weights, keepdims=True)
+    return tf.math.top_k(log_weights, count).values
 
 
 def _add(log_sum, log_weights):
@@ -126,7 +136,7 @@ class SplitBounds:
         powers = [digit * 10**exponent for exponent in range(len(str(num_samples))) for digit in (1, 5)]
         self.num_samples, self.k = num_samples, k
         self.counts = sorted({*(count for count in powers if count < num_samples), k, num_samples})
-        self.values = np.zeros([len(self.counts) + 5, 0]) if values is None else values
+        self.values = np.zeros([len(self.counts) + 6, 0]) if values is None else values
 
     @property
     def ranges(self):
@@ -151,22 +161,32 @@ class SplitBounds:
     @property
     def corrected(self):
         """L_n without its bias of order 1/n, in nats, [num_images]: the jackknife over both halves, 2 L_n - L_(n/2)."""
-        return 2.0 * self.log_likelihoods - 0.5 * (self.values[-5] + self.values[-4])
+        return 2.0 * self.log_likelihoods - 0.5 * (self.values[-6] + self.values[-5])
 
     @property
     def elbos(self):
         """The mean log-weight, in nats, [num_images]."""
-        return self.values[-3]
+        return self.values[-4]
 
     @property
     def effective_sample_sizes(self):
         """1 / sum_i w~_i^2, from 1 to the number of samples, [num_images]."""
-        return self.values[-2]
+        return self.values[-3]
 
     @property
     def largest_weights(self):
         """The largest normalized weight, from 0 to 1, [num_images]."""
+        return self.values[-2]
+
+    @property
+    def k_hats(self):
+        """k-hat of the weights, see `psis.k_hat`, [num_images]; NaN where it was not asked for."""
         return self.values[-1]
+
+    @property
+    def finite(self):
+        """Whether all estimates of an image are numbers, as they have to be, [num_images]; k-hat need not be one."""
+        return np.isfinite(self.values[:-1]).all(axis=0)
 
     def first(self, num_images):
         """Those of the first images."""
@@ -176,7 +196,7 @@ class SplitBounds:
         return self.values.shape[1]
 
 
-def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None):
+def evaluate_images(model, images, num_samples, seed=0, num_k_hats=0, report=None, begun=None):
     """Estimates log p(x) of every image by `num_samples` importance samples.
 
     Args:
@@ -184,6 +204,7 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
       images: float array [num_images, event], binary for Bernoulli pixels.
       num_samples: importance samples per image.
       seed: seed of the samples.
+      num_k_hats: how many of the images, the first ones, get a k-hat.
       report: called with the `SplitBounds` of the images that are finished, the first ones, every few images.
       begun: `SplitBounds` of the first images, from an evaluation with the same arguments that was interrupted.
 
@@ -195,24 +216,40 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
     """
     workers = replicas.Workers(model.distribute_strategy)
     key = noise.key(seed, "evaluation")
-    found = begun or SplitBounds(num_samples, model.num_samples)
-    done = len(found) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
-    missing = np.zeros([len(found.values), len(images) - done])
-    found.values = np.concatenate([found.values[:, :done], missing], axis=1)
-    ranges = tf.constant(found.ranges)
-    compiled = tf.function(functools.partial(importance_bounds, model), jit_compile=model.jit_compile)
+    begun = begun or SplitBounds(num_samples, model.num_samples)
+    done = len(begun) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
+    missing = np.zeros([len(begun.values), len(images) - done])
+    values = np.concatenate([begun.values[:, :done], missing], axis=1)
+    found = SplitBounds(num_samples, model.num_samples, values)
+    measure = functools.cache(functools.partial(_compiled, model, found, key))
     for turn in range(done, len(images), workers.count * _IMAGES_PER_CALL):
         start = turn + workers.index * _IMAGES_PER_CALL
         stop = min(turn + workers.count * _IMAGES_PER_CALL, len(images))
         if start < len(images):
             size, batch = _full_batch(images, start)
-            values = compiled(batch, tf.range(start, start + _IMAGES_PER_CALL), ranges, key)
-            found.values[:, start : start + size] = np.vstack(values)[:, :size]
+            values = measure(start < num_k_hats)(batch, start)[:, :size]
+            values[-1, max(num_k_hats - start, 0) :] = math.nan
+            found.values[:, start : start + size] = values
         found.values[:, turn:stop] = workers.sums(found.values[:, turn:stop])
         if report:
             report(found.first(stop))
         interruption.stop_for(workers.any(interruption.received() or 0))
     return found
+
+
+def _compiled(model, found, key, with_k_hats):
+    """Returns a function of a batch and its first image's number: the rows of `found.values`, [rows, batch]."""
+    ranges, num_drawn = tf.constant(found.ranges), max(found.counts)
+    num_largest = psis.num_tail(num_drawn) if with_k_hats else 1
+    bounds_of = functools.partial(importance_bounds, model, num_largest=num_largest)
+    compiled = tf.function(bounds_of, jit_compile=model.jit_compile)
+
+    def measure(batch, first):
+        bounds, elbo, effective_sample_size, largest = compiled(batch, tf.range(first, first + len(batch)), ranges, key)
+        k_hats = psis.k_hat(largest, num_drawn) if with_k_hats else np.zeros(len(batch))
+        return np.vstack([bounds, elbo, effective_sample_size, tf.exp(largest[:, 0]), k_hats]).astype(np.float64)
+
+    return measure
 
 
 def _full_batch(images, start):

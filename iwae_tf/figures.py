@@ -40,6 +40,27 @@ def save_image(path, grid):
     files.write_atomically(path, content.getbuffer())
 
 
+def save_worst_images(path, images, reconstructions, captions, title):
+    """Draws images above their reconstructions with a few lines on each, as a PNG file.
+
+    Args:
+      path: the file.
+      images: float array [num_images, height, width] with values in [0, 1].
+      reconstructions: as images.
+      captions: a text for each image.
+      title: what they were chosen by.
+    """
+    figure = matplotlib.figure.Figure(figsize=(1.1 * len(images) + 0.2, 3.6), layout="constrained")
+    axes = figure.subplots(2, len(images), squeeze=False)
+    for column, caption in enumerate(captions):
+        for row, stack in enumerate((images, reconstructions)):
+            axes[row, column].imshow(stack[column], cmap="gray", vmin=0.0, vmax=1.0)
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[1, column].set_xlabel(caption, fontsize=8)
+    figure.suptitle(f"test images with the {title}, and their reconstructions", fontsize=9)
+    _save(figure, path)
+
+
 def save_learning_curves(path, history, title, k):
     """Draws the bounds against epochs as a PNG file.
 

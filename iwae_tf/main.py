@@ -2,7 +2,7 @@
 
 import sys
 
-from iwae_tf import experiment, interruption, options, runs, summary
+from iwae_tf import experiment, interruption, options, psis, runs, summary
 
 
 def main(argv):
@@ -16,6 +16,8 @@ def main(argv):
             print(summary.table(flags, results))
             return
 
+        if flags.khat_images:
+            psis.require_arviz()
         experiment.import_tensorflow_quietly()
         from iwae_tf import assessment, export, replicas, training
 

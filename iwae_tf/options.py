@@ -35,6 +35,9 @@ _MOST = 10**7
 # Flags that have a meaning only for some data sets.
 DATA_SET_FLAGS = ("data_dir", "train_split", "validation_split", "test_split")
 
+# Flags that decide what an evaluation measures.
+EVALUATION_FLAGS = ("nll_samples", "khat_images", "binarization_seeds", "train_nll_images")
+
 # Flags that have a meaning only where another flag has one of some values.
 _OWNED = (
     ("num_outer", "objective", ("miwae", "piwae")),
@@ -291,6 +294,31 @@ _evaluation(
 )
 _evaluation(
     flags.DEFINE_integer,
+    "khat_images",
+    0,
+    "Test images, the first ones, whose importance weights' Pareto k-hat is measured: above 0.7 an image's NLL is not "
+    "to be trusted. More than there are means all. Needs ArviZ: pip install 'iwae-tf[diagnostics]'.",
+    lower_bound=0,
+    upper_bound=_MOST,
+)
+_evaluation(
+    flags.DEFINE_integer,
+    "binarization_seeds",
+    1,
+    "Measure the NLL on this many binarisations of the test images, and its mean and standard deviation over them.",
+    lower_bound=1,
+    upper_bound=1000,
+)
+_evaluation(
+    flags.DEFINE_integer,
+    "train_nll_images",
+    0,
+    "Measure the NLL of the first N training images, too, binarised once: how much the model overfits. 10000 will do.",
+    lower_bound=0,
+    upper_bound=_MOST,
+)
+_evaluation(
+    flags.DEFINE_integer,
     "picture_every",
     10,
     "Epochs between pictures and active units in TensorBoard.",
@@ -485,6 +513,12 @@ def _refuse_foreign_data_flags():
             f"--binarization={_values.binarization} has no meaning with --dataset={_values.dataset}, which is binary; "
             "leave it out."
         )
+    binarization = _values.binarization or entry.binarization
+    if binarization != "stochastic" and _values.binarization_seeds > 1:
+        raise UserError(
+            f"--binarization_seeds={_values.binarization_seeds} has no meaning with --binarization={binarization}, "
+            "which gives the test images once and for all; leave it out."
+        )
 
 
 def reason_against(values, **changes):
@@ -592,7 +626,7 @@ def result_flags(values):
     """The flags that decide what is in results.json, name -> value."""
     texts = run_flags(values)
     sizes = {name: texts[name] for name in ("latent_dims", "hidden_dims")}
-    plain = {name: getattr(values, name) for name in [*texts, "nll_samples"]}
+    plain = {name: getattr(values, name) for name in [*texts, *EVALUATION_FLAGS]}
     plain.pop("data_dir", None)  # Where the images lie does not change them.
     # JSON has no infinity.
     infinite = {name: texts[name] for name, value in plain.items() if isinstance(value, float) and math.isinf(value)}

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from linear_gaussian import LATENT_DIMS, assert_mean
 
-from iwae_tf import bounds, evaluation, interruption, noise
+from iwae_tf import bounds, evaluation, interruption, noise, psis
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,9 @@ def test_the_values_do_not_depend_on_the_size_of_chunks(chunk_blocks):
     x = tf.constant(linear_gaussian.data(batch=3))
     arguments = model, x, tf.range(3), [[0, 3], [5, 30]], noise.key(0, "test")
     bounds_two = evaluation.importance_bounds(*arguments, chunk_blocks=2)
-    for values, expected in zip(evaluation.importance_bounds(*arguments, chunk_blocks), bounds_two, strict=True):
+    for values, expected in zip(
+        evaluation.importance_bounds(*arguments, chunk_blocks=chunk_blocks), bounds_two, strict=True
+    ):
         np.testing.assert_allclose(values, expected, atol=1e-4)
 
 
@@ -162,3 +164,22 @@ def test_both_halves_correct_most_of_the_bias():
     stderr = corrected.std(ddof=1) / np.sqrt(len(x))
     assert plain.mean() < -5.0 * stderr
     assert abs(corrected.mean()) < 0.4 * abs(plain.mean()) + 3.0 * stderr
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_k_hat_is_that_of_all_log_weights_and_changes_nothing_else(jit):
+    """Of the images that are named; the fourth shares a compiled call with them."""
+    model, _ = _model(1, jit=jit, widen=1.5)
+    x = linear_gaussian.data(batch=6)
+    measured = evaluation.evaluate_images(model, x, num_samples=60, num_k_hats=3)
+    plain = evaluation.evaluate_images(model, x, num_samples=60)
+    np.testing.assert_allclose(measured.values[:-1], plain.values[:-1], rtol=1e-5)
+    assert np.isnan(plain.k_hats).all()
+    assert np.isnan(measured.k_hats).tolist() == [False, False, False, True, True, True]
+    assert measured.finite.all()
+    key = noise.key(0, "evaluation")
+    for i in range(3):
+        blocks = [model.log_weights(x[i : i + 1], 7, noise.fold_in(key, i, block)) for block in range(9)]
+        log_weights = np.concatenate(blocks)[:60, 0]
+        largest = -np.sort(-log_weights)[: psis.num_tail(60)]
+        assert measured.k_hats[i] == pytest.approx(psis.k_hat(largest, 60), abs=1e-3)

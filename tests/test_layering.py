@@ -8,7 +8,7 @@ import iwae_tf
 ROWS = [
     {"main", "gradients"},
     {"assessment", "experiment"},
-    {"summary"},
+    {"measurements", "summary"},
     {"options"},
     {"training"},
     {"curves"},
@@ -17,7 +17,7 @@ ROWS = [
     {"estimators", "networks"},
     {"layers"},
     {"datasets"},
-    {"prepared", "sources", "binarization", "bounds", "schedules", "figures", "runs"},
+    {"prepared", "sources", "binarization", "bounds", "psis", "schedules", "figures", "runs"},
     {"checkpoints"},
     {"files", "noise", "errors", "progress", "published", "compatibility", "interruption", "replicas"},
 ]
