@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 import iwae_tf
-from iwae_tf import binarization, evaluation, figures, files, options, progress, runs, summary
+from iwae_tf import binarization, evaluation, figures, files, options, progress, runs, summary, units
 from iwae_tf.errors import UserError
 
 _NUM_SAMPLES_DRAWN = 100
@@ -33,7 +33,7 @@ def assess(flags, model, images, data, trained, run, workers):
     """
     test = binarization.fixed_binarization(images.test, "test")
     bounds = _evaluate(flags, model, test, trained, run, workers)
-    return _finish(flags, model, test, data, trained, bounds, run) if workers.is_chief else None
+    return _finish(flags, model, images, data, trained, bounds, run) if workers.is_chief else None
 
 
 def _evaluate(flags, model, test, trained, run, workers):
@@ -112,8 +112,8 @@ class _UnfinishedEvaluation:
             files.write_arrays(self._run.unfinished_evaluation, arrays, compress=False)
 
 
-def _finish(flags, model, test, data, trained, bounds, run):
-    """Counts active units and draws; writes results.json last, since it marks the run as finished."""
+def _finish(flags, model, images, data, trained, bounds, run):
+    """Measures the units and draws; writes results.json last, since it marks the run as finished."""
     _refuse_infinite(bounds)
     per_image = {
         "log_likelihood": bounds.log_likelihoods,
@@ -123,8 +123,8 @@ def _finish(flags, model, test, data, trained, bounds, run):
         "counts": np.array(bounds.counts),
     }
     files.write_arrays(run.test_log_likelihoods, per_image)
-    results = _results(flags, model, test, data, trained, bounds)
-    _draw(flags, model, test, results, run)
+    results = _results(flags, model, images, data, trained, bounds)
+    _draw(flags, model, binarization.fixed_binarization(images.test, "test"), results, run)
     run.write_results(results)
     run.unfinished_evaluation.unlink(missing_ok=True)
     return results
@@ -141,7 +141,7 @@ def _refuse_infinite(bounds):
         )
 
 
-def _results(flags, model, test, data, trained, bounds):
+def _results(flags, model, images, data, trained, bounds):
     """What results.json holds."""
     return {
         "nll": {
@@ -156,16 +156,33 @@ def _results(flags, model, test, data, trained, bounds):
         "largest_weight": _quantiles(bounds.largest_weights),
         "elbo": float(bounds.elbos.mean()),
         "iwae_bound": {"k": model.num_samples, "mean": float(bounds.iwae_bounds.mean())},
-        "active_units": {
-            "per_layer": evaluation.active_units(model, test),
-            "threshold": evaluation.ACTIVE_UNIT_THRESHOLD,
-            "num_images": len(test),
-            "num_samples": evaluation.ACTIVE_UNIT_SAMPLES,
-        },
+        **_units(model, images),
         "data": data,
         "training": trained,
         "flags": options.result_flags(flags),
         "versions": _versions(),
+    }
+
+
+def _units(model, images):
+    """What results.json holds of the latent units: counts by both definitions, and the statistics of each."""
+    test = binarization.fixed_binarization(images.test, "test")
+    train = binarization.fixed_binarization(images.train[: units.AUTHORS_NUM_IMAGES], "train")
+    layers = units.measure(model, test)
+    return {
+        "active_units": {
+            "per_layer": [layer.num_active() for layer in layers],
+            "threshold": units.ACTIVE_UNIT_THRESHOLD,
+            "num_images": len(test),
+            "num_samples": units.ACTIVE_UNIT_SAMPLES,
+            "authors_code": {
+                "per_layer": units.active_units(model, train, units.AUTHORS_NUM_SAMPLES),
+                "num_images": len(train),
+                "num_samples": units.AUTHORS_NUM_SAMPLES,
+                "split": "train",
+            },
+        },
+        "units": [{"variances": layer.variances.tolist(), "kls": layer.kls.tolist()} for layer in layers],
     }
 
 
@@ -191,6 +208,8 @@ def _draw(flags, model, test, results, run):
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
     corrected = -results["corrected_nll"]["mean"]
     figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, summary.title(flags))
+    threshold = results["active_units"]["threshold"]
+    figures.save_units(run.figures / "units.png", results["units"], threshold, summary.title(flags))
     rows = run.read_history()
     if not rows:
         return

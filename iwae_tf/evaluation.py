@@ -1,4 +1,4 @@
-"""What a trained model is worth: log-likelihoods by importance sampling, and active units.
+"""What a trained model is worth: log-likelihoods by importance sampling, samples and reconstructions.
 
 #### References
 
@@ -18,10 +18,8 @@ from iwae_tf import interruption, noise, replicas
 BLOCK = 500
 # Blocks that pass through the networks at once. 1,000 rows do best on a CPU, whose cache holds the activations.
 _CHUNK_BLOCKS = 2
-ACTIVE_UNIT_THRESHOLD = 0.01
-ACTIVE_UNIT_SAMPLES = 100
 # Images in one compiled call, which so lasts less than a second.
-_IMAGES_PER_CALL = 20
+IMAGES_PER_CALL = 20
 
 
 class ImageBounds(NamedTuple):
@@ -196,17 +194,17 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
     workers = replicas.Workers(model.distribute_strategy)
     key = noise.key(seed, "evaluation")
     found = begun or SplitBounds(num_samples, model.num_samples)
-    done = len(found) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
+    done = len(found) // IMAGES_PER_CALL * IMAGES_PER_CALL
     missing = np.zeros([len(found.values), len(images) - done])
     found.values = np.concatenate([found.values[:, :done], missing], axis=1)
     ranges = tf.constant(found.ranges)
     compiled = tf.function(functools.partial(importance_bounds, model), jit_compile=model.jit_compile)
-    for turn in range(done, len(images), workers.count * _IMAGES_PER_CALL):
-        start = turn + workers.index * _IMAGES_PER_CALL
-        stop = min(turn + workers.count * _IMAGES_PER_CALL, len(images))
+    for turn in range(done, len(images), workers.count * IMAGES_PER_CALL):
+        start = turn + workers.index * IMAGES_PER_CALL
+        stop = min(turn + workers.count * IMAGES_PER_CALL, len(images))
         if start < len(images):
-            size, batch = _full_batch(images, start)
-            values = compiled(batch, tf.range(start, start + _IMAGES_PER_CALL), ranges, key)
+            size, batch = full_batch(images, start)
+            values = compiled(batch, tf.range(start, start + IMAGES_PER_CALL), ranges, key)
             found.values[:, start : start + size] = np.vstack(values)[:, :size]
         found.values[:, turn:stop] = workers.sums(found.values[:, turn:stop])
         if report:
@@ -215,43 +213,11 @@ def evaluate_images(model, images, num_samples, seed=0, report=None, begun=None)
     return found
 
 
-def _full_batch(images, start):
+def full_batch(images, start):
     """Returns (size, batch): the last batch is filled up to the one compiled shape with its last image."""
-    batch = images[start : start + _IMAGES_PER_CALL]
-    filling = np.repeat(batch[-1:], _IMAGES_PER_CALL - len(batch), axis=0)
+    batch = images[start : start + IMAGES_PER_CALL]
+    filling = np.repeat(batch[-1:], IMAGES_PER_CALL - len(batch), axis=0)
     return len(batch), tf.constant(np.concatenate([batch, filling]))
-
-
-def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
-    """Counts the units u of every layer with Cov_x(E_{q(u|x)}[u]) > 0.01, the paper's section 5.2 [1].
-
-    The expectation of a layer's unit is the mean of q's conditional mean over samples of the layers that it depends
-    on, those below (or above, in the Ladder VAE).
-
-    Args:
-      model: an `ImportanceWeightedAutoencoder`.
-      images: float array [num_images, event], binary for Bernoulli pixels.
-      num_samples: samples of those layers.
-      seed: seed of those samples.
-
-    Returns:
-      A list of counts, bottom layer first.
-    """
-    compiled = tf.function(functools.partial(_posterior_means, model, num_samples), jit_compile=model.jit_compile)
-    key = noise.key(seed, "active units")
-    pieces = []
-    for start in range(0, len(images), _IMAGES_PER_CALL):
-        size, batch = _full_batch(images, start)
-        pieces.append([mean[:size] for mean in compiled(batch, noise.fold_in(key, start))])
-    layers = [np.concatenate(means) for means in zip(*pieces, strict=True)]
-    return [int(np.sum(np.var(means, axis=0, dtype=np.float64) > ACTIVE_UNIT_THRESHOLD)) for means in layers]
-
-
-def _posterior_means(model, num_samples, x, key):
-    """E_{q(z_l|x)}[z_l] of every layer, L tensors [batch, d_l]; exact in the layer that depends on x alone."""
-    _, q = model.inference(x, model.draw_noise(num_samples, tf.shape(x)[0], key))
-    means = [q_l.mean() for q_l in q]
-    return [mean if mean.shape.rank == 2 else tf.reduce_mean(mean, axis=0) for mean in means]
 
 
 def sample_means(model, num_images, image_shape, seed=0):

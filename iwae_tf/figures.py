@@ -9,6 +9,10 @@ import numpy as np
 from iwae_tf import files
 
 _MAGNIFICATION = 2
+# Colours of units that are active and of those that are not.
+_ACTIVE, _INACTIVE = "C0", "silver"
+# Where logarithms of variances that are zero are drawn.
+_LEAST_VARIANCE = 1e-12
 
 
 def image_grid(images, columns, gap=1):
@@ -86,6 +90,68 @@ def save_bound_curve(path, rows, corrected, title):
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     _save(figure, path)
+
+
+def save_units(path, layers, threshold, title):
+    """Draws what the units of each layer do, a row for each layer, as a PNG file.
+
+    From left to right: a histogram of their variances, how many are active at any threshold, the KL of each.
+
+    Args:
+      path: the file.
+      layers: for each layer, bottom first, {"variances": Cov_x(E_q[u]) of each unit, "kls": nats of each unit}.
+      threshold: the variance above which a unit counts as active.
+      title: the model's.
+    """
+    figure = matplotlib.figure.Figure(figsize=(11, 3.2 * len(layers) + 0.4), layout="constrained")
+    figure.suptitle(title)
+    logs = [np.log10(np.maximum(layer["variances"], _LEAST_VARIANCE)) for layer in layers]
+    limits = min(np.log10(threshold), *map(np.min, logs)) - 0.3, max(np.log10(threshold), *map(np.max, logs)) + 0.3
+    for number, (log_variances, layer, row) in enumerate(
+        zip(logs, layers, figure.subplots(len(layers), 3, squeeze=False), strict=True), start=1
+    ):
+        _draw_variances(row[0], log_variances, threshold, limits)
+        row[0].set_ylabel(f"layer {number}: units")
+        _draw_counts(row[1], log_variances, threshold, limits)
+        _draw_kls(row[2], np.array(layer["kls"]), log_variances > np.log10(threshold))
+    _save(figure, path)
+
+
+def _draw_variances(axes, log_variances, threshold, limits):
+    """A histogram of log10 variances."""
+    axes.hist(log_variances, bins=np.linspace(*limits, 31), color=_ACTIVE)
+    axes.axvline(np.log10(threshold), color="black", linestyle=":", label=f"threshold {threshold:g}")
+    axes.set(xlim=limits, xlabel="log10 of the variance over x of a unit's mean")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+
+
+def _draw_counts(axes, log_variances, threshold, limits):
+    """How many units are active, against the threshold."""
+    ascending = np.sort(log_variances)
+    active = int(np.sum(log_variances > np.log10(threshold)))
+    steps = 10.0 ** np.array([limits[0], *ascending, limits[1]])
+    counts = np.array([*range(len(ascending), -1, -1), 0])
+    axes.step(steps, counts, where="post", color=_ACTIVE)
+    axes.axvline(threshold, color="black", linestyle=":")
+    label = f"{active} of {len(ascending)} active"
+    axes.plot(threshold, active, "o", color="black", label=label)
+    axes.set(xscale="log", xlim=steps[[0, -1]], ylim=(0, None), xlabel="threshold", ylabel="active units")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _draw_kls(axes, kls, active):
+    """The units' KLs as bars, the largest first."""
+    order = np.argsort(-kls)
+    colors = np.where(active[order], _ACTIVE, _INACTIVE)
+    axes.bar(np.arange(1, len(kls) + 1), kls[order], width=1.0 if len(kls) > 30 else 0.8, color=colors)
+    labels = ((_ACTIVE, f"active: {kls[active].sum():.2f} nats"), (_INACTIVE, f"not: {kls[~active].sum():.2f} nats"))
+    for color, label in labels:
+        axes.bar([1], [0.0], color=color, label=label)
+    axes.set(xlabel="units, sorted", ylabel="KL in nats")
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend()
 
 
 def save_gradients(path, rows):

@@ -26,3 +26,13 @@ def test_learning_curves_of_one_epoch_and_of_many(tmp_path):
         history = {f"{split}_{bound}": values for split in ("train", "validation") for bound in ("iwae_bound", "elbo")}
         figures.save_learning_curves(tmp_path / "bounds.png", {"epoch": range(epochs), **history}, "iwae", 5)
         assert matplotlib.image.imread(tmp_path / "bounds.png").std() > 0.05
+
+
+def test_units_of_one_layer_and_of_several_of_which_some_do_nothing(tmp_path):
+    layers = [
+        {"variances": [0.9, 0.0, 0.3, 1e-5], "kls": [2.0, -1e-6, 1.0, 0.0]},
+        {"variances": [0.0, 0.0], "kls": [0.0, 0.0]},
+    ]
+    for shown in (layers, layers[:1], layers[1:]):
+        figures.save_units(tmp_path / "units.png", shown, 0.01, "iwae")
+        assert matplotlib.image.imread(tmp_path / "units.png").std() > 0.05

@@ -12,6 +12,7 @@ ROWS = [
     {"options"},
     {"training"},
     {"curves"},
+    {"units"},
     {"evaluation", "export"},
     {"models"},
     {"estimators", "networks"},

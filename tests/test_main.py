@@ -31,6 +31,7 @@ from iwae_tf import (
     options,
     runs,
     training,
+    units,
 )
 from iwae_tf.errors import UserError
 
@@ -71,6 +72,7 @@ def test_what_a_run_leaves_behind(finished):
         "reconstructions.png",
         "bounds.png",
         "samples_needed.png",
+        "units.png",
     }
     assert matplotlib.image.imread(run.figures / "samples.png").shape[:2] == (2 * 291, 2 * 291)
     with np.load(run.samples) as samples:
@@ -106,9 +108,14 @@ def test_the_stored_active_units_are_those_of_the_loaded_model(finished):
     _, run = finished
     test = binarization.fixed_binarization(datasets.load("mnist").test[:60], "test")
     model = iwae_tf.load(run.path)
-    counts = run.read_results()["active_units"]["per_layer"]
-    assert counts == evaluation.active_units(model, test)
+    results = run.read_results()
+    counts = results["active_units"]["per_layer"]
+    assert counts == units.active_units(model, test)
     assert 0 < sum(counts) <= 6
+    assert counts == [sum(variance > 0.01 for variance in layer["variances"]) for layer in results["units"]]
+    train = binarization.fixed_binarization(datasets.load("mnist").train[:60], "train")
+    authors = {"per_layer": units.active_units(model, train, 1), "num_images": 60, "num_samples": 1, "split": "train"}
+    assert results["active_units"]["authors_code"] == authors
 
 
 @pytest.mark.parametrize("objective", ["iwae", "vae"])
