@@ -6,10 +6,12 @@ import time
 import numpy as np
 
 import iwae_tf
-from iwae_tf import binarization, evaluation, figures, files, options, progress, runs, summary, units
+from iwae_tf import binarization, evaluation, figures, files, latents, options, progress, runs, summary, units
 from iwae_tf.errors import UserError
 
 _NUM_SAMPLES_DRAWN = 100
+_NUM_IMAGES_TRAVERSED = 2
+_NUM_POSTERIORS = 6
 
 
 def assess(flags, model, images, data, trained, run, workers):
@@ -182,7 +184,7 @@ def _units(model, images):
                 "split": "train",
             },
         },
-        "units": [{"variances": layer.variances.tolist(), "kls": layer.kls.tolist()} for layer in layers],
+        "units": [layer.record() for layer in layers],
     }
 
 
@@ -208,13 +210,31 @@ def _draw(flags, model, test, results, run):
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
     corrected = -results["corrected_nll"]["mean"]
     figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, summary.title(flags))
-    threshold = results["active_units"]["threshold"]
-    figures.save_units(run.figures / "units.png", results["units"], threshold, summary.title(flags))
+    _draw_latents(model, test, results, image_shape, run, summary.title(flags))
     rows = run.read_history()
     if not rows:
         return
     history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
     figures.save_learning_curves(run.figures / "bounds.png", history, summary.title(flags), model.num_samples)
+
+
+def _draw_latents(model, test, results, image_shape, run, title):
+    """Draws the units and what they do; where there are but two, the manifold and true posteriors, too."""
+    threshold = results["active_units"]["threshold"]
+    figures.save_units(run.figures / "units.png", results["units"], threshold, title)
+    layers = [units.Units.from_record(record) for record in results["units"]]
+    x = test[:_NUM_IMAGES_TRAVERSED]
+    rows, pixels = latents.traversal(model, x, layers)
+    labels = [f"layer {layer + 1}, unit {unit + 1}: {layers[layer].kls[unit]:.2f} nats" for layer, unit in rows]
+    pixels = pixels.reshape(*pixels.shape[:3], *image_shape)
+    figures.save_traversal(run.figures / "traversal.png", x.reshape(-1, *image_shape), labels, latents.STDDEVS, pixels)
+    if model.inference.latent_dims != [2]:
+        return
+    manifold = latents.manifold(model).reshape(-1, *image_shape)
+    figures.save_image(run.figures / "manifold.png", figures.image_grid(manifold, latents.MANIFOLD_SIDE, gap=0))
+    x = test[:_NUM_POSTERIORS]
+    posteriors = latents.posteriors(model, x)
+    figures.save_posteriors(run.figures / "posterior.png", x.reshape(-1, *image_shape), posteriors, title)
 
 
 def _versions():

@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib
 import matplotlib.figure
 import matplotlib.image
 import numpy as np
@@ -123,7 +124,7 @@ def _draw_variances(axes, log_variances, threshold, limits):
     axes.axvline(np.log10(threshold), color="black", linestyle=":", label=f"threshold {threshold:g}")
     axes.set(xlim=limits, xlabel="log10 of the variance over x of a unit's mean")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def _draw_counts(axes, log_variances, threshold, limits):
@@ -137,8 +138,9 @@ def _draw_counts(axes, log_variances, threshold, limits):
     label = f"{active} of {len(ascending)} active"
     axes.plot(threshold, active, "o", color="black", label=label)
     axes.set(xscale="log", xlim=steps[[0, -1]], ylim=(0, None), xlabel="threshold", ylabel="active units")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower left")
 
 
 def _draw_kls(axes, kls, active):
@@ -152,6 +154,95 @@ def _draw_kls(axes, kls, active):
     axes.set(xlabel="units, sorted", ylabel="KL in nats")
     axes.grid(alpha=0.3, axis="y")
     axes.legend()
+
+
+def save_traversal(path, images, labels, stddevs, pixels):
+    """Draws what single units do to images, a row for each unit, as a PNG file.
+
+    Args:
+      path: the file.
+      images: those whose posterior means are moved, [num_images, height, width].
+      labels: of each row.
+      stddevs: of each column, how far the unit is from its mean.
+      pixels: the pixels' means, [num_images, rows, columns, height, width].
+    """
+    num_images, rows, columns, height, width = pixels.shape
+    cell = 0.42
+    figure = matplotlib.figure.Figure(
+        figsize=(2.4 + num_images * (columns + 1) * cell, 0.9 + (rows + 2) * cell * height / width),
+        layout="constrained",
+    )
+    grids = figure.subplots(2, num_images, squeeze=False, height_ratios=[2.0, rows])
+    for (top, axes), image, of_image in zip(grids.T, images, pixels, strict=True):
+        top.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
+        top.axis("off")
+        grid = image_grid(of_image.reshape(-1, height, width), columns)
+        axes.imshow(grid, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="auto")
+        middles = (np.arange(columns) + 0.5) * (width + 1)
+        axes.set_xticks(middles[:: max(1, columns // 6)], [f"{s:+.1f}" for s in stddevs[:: max(1, columns // 6)]])
+        axes.set_yticks((np.arange(rows) + 0.5) * (height + 1), labels if axes is grids[1, 0] else [])
+        axes.tick_params(length=0)
+        axes.set_xlabel("standard deviations from the unit's mean")
+    _save(figure, path)
+
+
+def save_posteriors(path, images, posteriors, title):
+    """Draws the true posterior of each image, with q(z | x) over it, as a PNG file.
+
+    Args:
+      path: the file.
+      images: [num_images, height, width].
+      posteriors: for each a `latents.Posterior`.
+      title: the model's.
+    """
+    columns = min(3, len(images))
+    rows = -(-len(images) // columns)
+    figure = matplotlib.figure.Figure(figsize=(3.7 * columns, 3.9 * rows + 0.7), layout="constrained")
+    figure.suptitle(f"{title}: the true posterior p(z | x) (blue) and q(z | x) at 1, 2 and 3 standard deviations (red)")
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes[len(images) :]:
+        axes.axis("off")
+    for axes, image, posterior in zip(all_axes, images, posteriors, strict=False):
+        _draw_posterior(axes, posterior)
+        corner = axes.inset_axes([0.02, 0.76, 0.22, 0.22])
+        corner.imshow(image, cmap="gray_r")
+        corner.set(xticks=[], yticks=[])
+    _save(figure, path)
+
+
+def _draw_posterior(axes, posterior):
+    """One true posterior, q over it, and how far they are apart."""
+    low, high = posterior.low, posterior.high
+    colours = matplotlib.colormaps["Blues"]
+    axes.imshow(
+        posterior.density.T,
+        origin="lower",
+        extent=(low[0], high[0], low[1], high[1]),
+        cmap=colours,
+        interpolation="bilinear",
+    )
+    axes.set_facecolor(colours(0.0))
+    # Levels of the sum of squares, so that a Gaussian's would lie where q's ellipses lie.
+    grid = np.meshgrid(*(np.linspace(*ends, len(posterior.density)) for ends in zip(low, high, strict=True)))
+    peak = posterior.density.max()
+    levels = peak * np.exp(-0.5 * np.square([3.0, 2.0, 1.0]))
+    axes.contour(*grid, posterior.density.T, levels=levels, colors="C0", linewidths=0.6)
+    angle = np.linspace(0.0, 2.0 * np.pi, 200)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    for radius in (1.0, 2.0, 3.0):
+        ellipse = posterior.mean[:, np.newaxis] + radius * posterior.stddev[:, np.newaxis] * circle
+        axes.plot(*ellipse, color="C3", linewidth=1.2)
+    # What is to be seen: all that is inside the outermost lines.
+    seen = np.argwhere(posterior.density > levels[0])
+    spacing = (high - low) / (len(posterior.density) - 1)
+    ends = [posterior.mean - 3.0 * posterior.stddev, posterior.mean + 3.0 * posterior.stddev]
+    ends += [low + seen.min(axis=0) * spacing, low + seen.max(axis=0) * spacing]
+    middle = (np.max(ends, axis=0) + np.min(ends, axis=0)) / 2.0
+    half = 0.58 * np.max(np.max(ends, axis=0) - np.min(ends, axis=0))
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+    axes.set(xlabel="z_1", ylabel="z_2")
+    text = f"log p(x) {posterior.log_likelihood:.2f}   ELBO {posterior.elbo:.2f}\nKL(q || p) {posterior.kl:.2f} nats"
+    axes.set_title(text, fontsize="medium")
 
 
 def save_gradients(path, rows):

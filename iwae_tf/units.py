@@ -27,23 +27,33 @@ class Units(NamedTuple):
     Attributes:
       means: E_x E_{q(u|x)}[u], the aggregated posterior's mean, float64 [units].
       variances: Cov_x(E_{q(u|x)}[u]), float64 [units]; a unit is active where it is above a threshold.
-      within: E_x Var_{q(u|x)}[u], float64 [units]; with `variances` it makes up the aggregated posterior's variance.
+      posterior_variances: E_x Var_{q(u|x)}[u], float64 [units]; with `variances` they make up the aggregated
+        posterior's.
       kls: the mean of log q(u | ...) - log p(u | ...) in nats, float64 [units]; their sum is the layer's rate.
     """
 
     means: np.ndarray
     variances: np.ndarray
-    within: np.ndarray
+    posterior_variances: np.ndarray
     kls: np.ndarray
 
     @property
     def stddevs(self):
         """The aggregated posterior's standard deviations, [units]."""
-        return np.sqrt(self.variances + self.within)
+        return np.sqrt(self.variances + self.posterior_variances)
 
     def num_active(self, threshold=ACTIVE_UNIT_THRESHOLD):
         """How many units have a variance above the threshold."""
         return int(np.sum(self.variances > threshold))
+
+    def record(self):
+        """Returns the statistics as plain JSON, name -> list."""
+        return {name: values.tolist() for name, values in self._asdict().items()}
+
+    @classmethod
+    def from_record(cls, record):
+        """Undoes `record`."""
+        return cls(**{name: np.array(record[name]) for name in cls._fields})
 
 
 def measure(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
@@ -119,10 +129,10 @@ class _Sums:
         self._means = np.zeros([3, units])
         self._squares = np.zeros(units)
 
-    def add(self, means, within, kls):
+    def add(self, means, posterior_variances, kls):
         """Adds images, each [batch, units]."""
         count = self._count + len(means)
-        batch = np.stack([means.mean(axis=0), within.mean(axis=0), kls.mean(axis=0)])
+        batch = np.stack([means.mean(axis=0), posterior_variances.mean(axis=0), kls.mean(axis=0)])
         change = batch - self._means
         between = change[0] ** 2 * self._count * len(means) / count
         self._squares += np.sum((means - batch[0]) ** 2, axis=0) + between
@@ -131,5 +141,5 @@ class _Sums:
 
     def units(self):
         """Returns the `Units`."""
-        means, within, kls = self._means
-        return Units(means, self._squares / max(self._count, 1), within, kls)
+        means, posterior_variances, kls = self._means
+        return Units(means, self._squares / max(self._count, 1), posterior_variances, kls)

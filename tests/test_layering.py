@@ -12,7 +12,7 @@ ROWS = [
     {"options"},
     {"training"},
     {"curves"},
-    {"units"},
+    {"units", "latents"},
     {"evaluation", "export"},
     {"models"},
     {"estimators", "networks"},

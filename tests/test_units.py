@@ -45,15 +45,15 @@ def test_posterior_means_average_over_the_layer_below():
     """E_q(z_2 | x)[z_2] is linear in q(z_1 | x)'s mean here, so the average over z_1 has a closed form."""
     model = _model(2)
     x = tf.constant(linear_gaussian.data())
-    (first, *_), (second, within, _) = units._statistics(model, 20_000, x, noise.key(0, "test"))
+    (first, *_), (second, posterior_variances, _) = units._statistics(model, 20_000, x, noise.key(0, "test"))
     q_z1, q_z2 = model.inference.stochastic_layers
     exact_first = x @ q_z1.matrix + q_z1.bias
     np.testing.assert_allclose(first, exact_first, atol=1e-5)
     variance = np.exp(2.0 * q_z1.log_scale.numpy()) @ q_z2.matrix.numpy() ** 2
     error = (second - (exact_first @ q_z2.matrix + q_z2.bias)) / np.sqrt(variance / 20_000)
     assert np.max(np.abs(error)) < 4.5
-    exact_within = np.broadcast_to(np.exp(2.0 * q_z2.log_scale.numpy()) + variance, within.shape)
-    np.testing.assert_allclose(within, exact_within, rtol=0.05)
+    exact = np.broadcast_to(np.exp(2.0 * q_z2.log_scale.numpy()) + variance, posterior_variances.shape)
+    np.testing.assert_allclose(posterior_variances, exact, rtol=0.05)
 
 
 def test_a_unit_that_varies_only_with_its_own_noise_is_not_active():
