@@ -225,7 +225,7 @@ def _draw_latents(model, test, results, image_shape, run, title):
     layers = [units.Units.from_record(record) for record in results["units"]]
     x = test[:_NUM_IMAGES_TRAVERSED]
     rows, pixels = latents.traversal(model, x, layers)
-    labels = [f"layer {layer + 1}, unit {unit + 1}: {layers[layer].kls[unit]:.2f} nats" for layer, unit in rows]
+    labels = [f"layer {layer + 1}, unit {unit + 1}, KL {layers[layer].kls[unit]:.2f}" for layer, unit in rows]
     pixels = pixels.reshape(*pixels.shape[:3], *image_shape)
     figures.save_traversal(run.figures / "traversal.png", x.reshape(-1, *image_shape), labels, latents.STDDEVS, pixels)
     if model.inference.latent_dims != [2]:

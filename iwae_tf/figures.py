@@ -178,8 +178,7 @@ def save_traversal(path, images, labels, stddevs, pixels):
         top.axis("off")
         grid = image_grid(of_image.reshape(-1, height, width), columns)
         axes.imshow(grid, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="auto")
-        middles = (np.arange(columns) + 0.5) * (width + 1)
-        axes.set_xticks(middles[:: max(1, columns // 6)], [f"{s:+.1f}" for s in stddevs[:: max(1, columns // 6)]])
+        axes.set_xticks((np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" for distance in stddevs])
         axes.set_yticks((np.arange(rows) + 0.5) * (height + 1), labels if axes is grids[1, 0] else [])
         axes.tick_params(length=0)
         axes.set_xlabel("standard deviations from the unit's mean")
@@ -212,37 +211,27 @@ def save_posteriors(path, images, posteriors, title):
 
 def _draw_posterior(axes, posterior):
     """One true posterior, q over it, and how far they are apart."""
-    low, high = posterior.low, posterior.high
+    low, high, density = posterior.low, posterior.high, posterior.density.T
     colours = matplotlib.colormaps["Blues"]
-    axes.imshow(
-        posterior.density.T,
-        origin="lower",
-        extent=(low[0], high[0], low[1], high[1]),
-        cmap=colours,
-        interpolation="bilinear",
-    )
     axes.set_facecolor(colours(0.0))
-    # Levels of the sum of squares, so that a Gaussian's would lie where q's ellipses lie.
-    grid = np.meshgrid(*(np.linspace(*ends, len(posterior.density)) for ends in zip(low, high, strict=True)))
-    peak = posterior.density.max()
-    levels = peak * np.exp(-0.5 * np.square([3.0, 2.0, 1.0]))
-    axes.contour(*grid, posterior.density.T, levels=levels, colors="C0", linewidths=0.6)
+    extent = (low[0], high[0], low[1], high[1])
+    axes.imshow(density, origin="lower", extent=extent, cmap=colours, interpolation="bilinear")
+    # Where a Gaussian's ellipses of 1, 2 and 3 standard deviations would lie.
+    levels = density.max() * np.exp(-0.5 * np.square([3.0, 2.0, 1.0]))
+    axes.contour(density, levels=levels, extent=extent, colors="C0", linewidths=0.6)
     angle = np.linspace(0.0, 2.0 * np.pi, 200)
-    circle = np.stack([np.cos(angle), np.sin(angle)])
+    circle = posterior.stddev[:, np.newaxis] * np.stack([np.cos(angle), np.sin(angle)])
     for radius in (1.0, 2.0, 3.0):
-        ellipse = posterior.mean[:, np.newaxis] + radius * posterior.stddev[:, np.newaxis] * circle
-        axes.plot(*ellipse, color="C3", linewidth=1.2)
-    # What is to be seen: all that is inside the outermost lines.
-    seen = np.argwhere(posterior.density > levels[0])
-    spacing = (high - low) / (len(posterior.density) - 1)
+        axes.plot(*(posterior.mean[:, np.newaxis] + radius * circle), color="C3", linewidth=1.2)
+    # All that is inside the outermost lines, with the same scale on both axes.
+    inside = np.argwhere(posterior.density > levels[0]) / (len(density) - 1)
     ends = [posterior.mean - 3.0 * posterior.stddev, posterior.mean + 3.0 * posterior.stddev]
-    ends += [low + seen.min(axis=0) * spacing, low + seen.max(axis=0) * spacing]
-    middle = (np.max(ends, axis=0) + np.min(ends, axis=0)) / 2.0
-    half = 0.58 * np.max(np.max(ends, axis=0) - np.min(ends, axis=0))
-    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
-    axes.set(xlabel="z_1", ylabel="z_2")
+    ends += [low + end * (high - low) for end in (inside.min(axis=0), inside.max(axis=0))]
+    middle, half = (np.max(ends, axis=0) + np.min(ends, axis=0)) / 2.0, 0.58 * np.max(np.ptp(ends, axis=0))
+    axes.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]), aspect="equal")
     text = f"log p(x) {posterior.log_likelihood:.2f}   ELBO {posterior.elbo:.2f}\nKL(q || p) {posterior.kl:.2f} nats"
     axes.set_title(text, fontsize="medium")
+    axes.set(xlabel="unit 1", ylabel="unit 2")
 
 
 def save_gradients(path, rows):

@@ -73,6 +73,7 @@ def test_what_a_run_leaves_behind(finished):
         "bounds.png",
         "samples_needed.png",
         "units.png",
+        "traversal.png",
     }
     assert matplotlib.image.imread(run.figures / "samples.png").shape[:2] == (2 * 291, 2 * 291)
     with np.load(run.samples) as samples:
@@ -352,6 +353,13 @@ def test_ones_own_images_and_what_they_become(tmp_path, capsys):
     np.savez(tmp_path / "own.npz", train=pictures[:60] // 2, test=pictures[60:])
     with pytest.raises(UserError, match="--binarization=threshold leaves no ink"):
         main.main(["main", *FLAGS, *words, f"--run_dir={tmp_path / 'dark'}"])
+
+
+def test_two_units_are_drawn_in_full(tmp_path, capsys):
+    words = [*FLAGS, "--nojit", "--epochs=1", "--latent_dims=2", "--noexport", f"--run_dir={tmp_path / 'run'}"]
+    main.main(["main", *words])
+    pictures = {path.name for path in runs.RunDirectory(tmp_path / "run").figures.iterdir()}
+    assert {"manifold.png", "posterior.png"} < pictures
 
 
 def test_another_architecture_runs_to_the_end(tmp_path, capsys):
