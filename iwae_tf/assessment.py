@@ -71,13 +71,11 @@ class _UnfinishedEvaluation:
         self._of = np.array([trained["steps"], flags.nll_samples, num_images])
         self._run = run
         self._num_images = num_images
-        self._line = progress.StatusLine()
-        self._start = self._written = time.monotonic()
-        self._tenths = 0
-        self._first = 0
+        self._written = time.monotonic()
+        self._countdown = progress.Countdown(num_images)
         self._bounds = self._nothing = evaluation.SplitBounds(flags.nll_samples, options.num_samples(flags))
         if run:
-            self._line.keep(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each")
+            print(f"evaluating {num_images:,} test images with {flags.nll_samples:,} samples each", flush=True)
 
     def read(self):
         """Returns the `SplitBounds` of what is finished of this very evaluation, perhaps of no image."""
@@ -89,21 +87,14 @@ class _UnfinishedEvaluation:
             return self._nothing
         if not np.isfinite(values).all():
             return self._nothing
-        self._first = values.shape[1]
+        self._countdown = progress.Countdown(self._num_images, values.shape[1])
         return evaluation.SplitBounds(self._nothing.num_samples, self._nothing.k, values)
 
     def report(self, bounds):
         """Shows the mean so far and the time left; writes once in a while."""
         self._bounds = bounds
-        now, done = time.monotonic(), len(bounds)
-        seconds = (now - self._start) / max(done - self._first, 1) * (self._num_images - done)
-        left = progress.duration(seconds)
-        text = f"{done:,} of {self._num_images:,} images  NLL {-bounds.log_likelihoods.mean():.2f} nats  {left} left"
-        self._line.update(lambda: text)
-        if done * 10 // self._num_images > self._tenths:
-            self._tenths = done * 10 // self._num_images
-            self._line.keep(text)
-        if now - self._written > self._SECONDS_BETWEEN:
+        self._countdown.update(len(bounds), f"NLL {-bounds.log_likelihoods.mean():.2f} nats")
+        if time.monotonic() - self._written > self._SECONDS_BETWEEN:
             self.write()
 
     def write(self):
