@@ -9,7 +9,7 @@ import tensorflow as tf
 from iwae_tf import binarization, datasets, main, noise, prune, runs
 from iwae_tf.errors import UserError
 
-FLAGS = ["--k=2", "--epochs=1", "--max_images=50", "--batch_size=25", "--latent_dims=4,3", "--hidden_dims=10;6"]
+FLAGS = ["--k=2", "--epochs=1", "--max_images=20", "--batch_size=20", "--latent_dims=4,3", "--hidden_dims=10;6"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_the_command(run, capsys):
     record = _prune(run, "--threshold=1e9")
     output = capsys.readouterr().out
     assert "layer 1: no unit has a variance above 1e+09; the most active one is kept" in output
-    assert "50 of 50 images  NLL" in output
+    assert "20 of 20 images  NLL" in output
     assert record["num_units"] == {"before": [4, 3], "after": [1, 1]}
     assert [len(kept) for kept in record["kept_units"]] == [1, 1]
     removed = (
@@ -38,11 +38,11 @@ def test_the_command(run, capsys):
     nll = record["nll"]
     assert nll["before"]["mean"] == pytest.approx(run.read_results()["nll"]["mean"], rel=1e-6)
     assert nll["difference"]["mean"] == pytest.approx(nll["after"]["mean"] - nll["before"]["mean"])
-    assert (nll["num_samples"], nll["num_images"]) == (30, 50)
-    test = binarization.fixed_binarization(datasets.load("mnist").test[:50], "test")
+    assert (nll["num_samples"], nll["num_images"]) == (30, 20)
+    test = binarization.fixed_binarization(datasets.load("mnist").test[:20], "test")
     signature = tf.saved_model.load(str(run.pruned / "saved_model")).signatures["log_likelihood"]
     values = signature(x=tf.constant(test), num_samples=tf.constant(30), seed=noise.key(1, "test"))["log_likelihood"]
-    assert -np.mean(values) == pytest.approx(nll["after"]["mean"], abs=0.5)
+    assert -np.mean(values) == pytest.approx(nll["after"]["mean"], abs=1.0)
     run.claim(run.read_flags())  # A run still, which can go on.
     run.release()
 
