@@ -100,21 +100,26 @@ def save_units(path, layers, threshold, title):
 
     Args:
       path: the file.
-      layers: for each layer, bottom first, {"variances": Cov_x(E_q[u]) of each unit, "kls": nats of each unit}.
+      layers: for each layer, bottom first, {"variances": Cov_x(E_q[u]) of each unit, "kls": nats of each unit}; what
+        is not finite, or None, is drawn as zero.
       threshold: the variance above which a unit counts as active.
       title: the model's.
     """
     figure = matplotlib.figure.Figure(figsize=(11, 3.2 * len(layers) + 0.4), layout="constrained")
     figure.suptitle(title)
-    logs = [np.log10(np.maximum(layer["variances"], _LEAST_VARIANCE)) for layer in layers]
+    variances, kls = (
+        [np.nan_to_num(np.array(layer[name], np.float64), posinf=0.0, neginf=0.0) for layer in layers]
+        for name in ("variances", "kls")
+    )
+    logs = [np.log10(np.maximum(of_layer, _LEAST_VARIANCE)) for of_layer in variances]
     limits = min(np.log10(threshold), *map(np.min, logs)) - 0.3, max(np.log10(threshold), *map(np.max, logs)) + 0.3
-    for number, (log_variances, layer, row) in enumerate(
-        zip(logs, layers, figure.subplots(len(layers), 3, squeeze=False), strict=True), start=1
+    for number, (log_variances, of_layer, row) in enumerate(
+        zip(logs, kls, figure.subplots(len(layers), 3, squeeze=False), strict=True), start=1
     ):
         _draw_variances(row[0], log_variances, threshold, limits)
         row[0].set_ylabel(f"layer {number}: units")
         _draw_counts(row[1], log_variances, threshold, limits)
-        _draw_kls(row[2], np.array(layer["kls"]), log_variances > np.log10(threshold))
+        _draw_kls(row[2], of_layer, log_variances > np.log10(threshold))
     _save(figure, path)
 
 
@@ -152,6 +157,7 @@ def _draw_kls(axes, kls, active):
     for color, label in labels:
         axes.bar([1], [0.0], color=color, label=label)
     axes.set(xlabel="units, sorted", ylabel="KL in nats")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, axis="y")
     axes.legend()
 

@@ -48,6 +48,7 @@ def main(argv):
         train = binarization.fixed_binarization(images.train[:_NUM_IMAGES], "train")
         print(f"measuring the units of {run.path} on {len(train):,} training images", flush=True)
         measured = units.measure(model, train)
+        units.refuse_infinite(measured)
         kept = pruning.units_to_keep(measured, flags.threshold)
         if all(len(of_layer) == len(layer.variances) for of_layer, layer in zip(kept, measured, strict=True)):
             least = min(layer.variances.min() for layer in measured)

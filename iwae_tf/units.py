@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_tf import evaluation, noise
+from iwae_tf.errors import UserError
 
 # The definition in section 5.2 of [1], measured on the test images, with samples of the layers that q depends on.
 ACTIVE_UNIT_THRESHOLD = 0.01
@@ -47,13 +48,16 @@ class Units(NamedTuple):
         return int(np.sum(self.variances > threshold))
 
     def record(self):
-        """Returns the statistics as plain JSON, name -> list."""
-        return {name: values.tolist() for name, values in self._asdict().items()}
+        """Returns the statistics as plain JSON, name -> list; None where a number is not finite."""
+        return {
+            name: [float(value) if np.isfinite(value) else None for value in values]
+            for name, values in self._asdict().items()
+        }
 
     @classmethod
     def from_record(cls, record):
         """Undoes `record`."""
-        return cls(**{name: np.array(record[name]) for name in cls._fields})
+        return cls(**{name: np.array(record[name], np.float64) for name in cls._fields})
 
 
 def measure(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
@@ -79,6 +83,21 @@ def measure(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
         for layer, statistics in zip(layers, compiled(batch, noise.fold_in(key, start)), strict=True):
             layer.add(*(values[:size].numpy().astype(np.float64) for values in statistics))
     return [layer.units() for layer in layers]
+
+
+def refuse_infinite(layers):
+    """Raises a UserError if a unit's statistics are not finite, as where a sample overflows.
+
+    Args:
+      layers: the `Units` of each layer, bottom first.
+    """
+    for number, layer in enumerate(layers, start=1):
+        finite = np.isfinite(np.stack(layer)).all(axis=0)
+        if not finite.all():
+            raise UserError(
+                f"The statistics of {np.sum(~finite)} of the {len(finite)} units in layer {number} are not finite: the "
+                "model went wrong in training; train it anew with a smaller --learning_rate and --overwrite."
+            )
 
 
 def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):

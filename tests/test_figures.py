@@ -31,7 +31,7 @@ def test_learning_curves_of_one_epoch_and_of_many(tmp_path):
 def test_units_of_one_layer_and_of_several_of_which_some_do_nothing(tmp_path):
     layers = [
         {"variances": [0.9, 0.0, 0.3, 1e-5], "kls": [2.0, -1e-6, 1.0, 0.0]},
-        {"variances": [0.0, 0.0], "kls": [0.0, 0.0]},
+        {"variances": [0.0, None], "kls": [0.0, None]},
     ]
     for shown in (layers, layers[:1], layers[1:]):
         figures.save_units(tmp_path / "units.png", shown, 0.01, "iwae")

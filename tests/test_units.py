@@ -7,6 +7,7 @@ import tensorflow as tf
 from linear_gaussian import LATENT_DIMS, assert_mean
 
 from iwae_tf import evaluation, models, networks, noise, units
+from iwae_tf.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +126,19 @@ def test_the_authors_single_sample_counts_the_noise_of_the_layer_below():
     np.testing.assert_allclose(second.variances, np.exp(2.0 * q_z1.log_scale.numpy())[:3], rtol=0.5)
     _, second = units.measure(model, x, 100)
     np.testing.assert_allclose(second.variances, np.exp(2.0 * q_z1.log_scale.numpy())[:3] / 100, rtol=0.5)
+
+
+def test_statistics_that_are_not_finite_are_on_record_and_can_be_refused():
+    model = _model(1)
+    x = linear_gaussian.data(batch=3)
+    (measured,) = units.measure(model, x)
+    units.refuse_infinite([measured])
+    for values, again in zip(measured, units.Units.from_record(measured.record()), strict=True):
+        np.testing.assert_array_equal(values, again)
+    model.inference.stochastic_layers[0].bias.assign([0.0, np.inf, 0.0, 0.0])
+    (measured,) = units.measure(model, x)
+    with pytest.raises(UserError, match="of 1 of the 4 units in layer 1 are not finite"):
+        units.refuse_infinite([measured])
+    assert [value is None for value in measured.record()["kls"]] == [False, True, False, False]
+    assert np.isnan(units.Units.from_record(measured.record()).kls[1])
+    assert measured.num_active() == 3
