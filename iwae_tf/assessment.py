@@ -5,11 +5,13 @@ import importlib.metadata
 import numpy as np
 
 import iwae_tf
-from iwae_tf import binarization, evaluation, figures, files, measurements, options, psis, runs, summary
+from iwae_tf import binarization, evaluation, figures, files, latents, measurements, options, psis, runs, summary, units
 from iwae_tf.errors import UserError
 
 _NUM_SAMPLES_DRAWN = 100
 _NUM_WORST = 10
+_NUM_IMAGES_TRAVERSED = 2
+_NUM_POSTERIORS = 6
 
 
 def assess(flags, model, images, data, trained, run, workers):
@@ -38,7 +40,7 @@ def assess(flags, model, images, data, trained, run, workers):
     for one, measured in zip(passes, bounds, strict=True):
         _refuse_infinite(one.name, measured)
     test = passes[0].draw()
-    found = _results(flags, model, test, bounds) | _circumstances(flags, data, trained)
+    found = _results(flags, model, images, test, bounds) | _circumstances(flags, data, trained)
     files.write_arrays(run.test_log_likelihoods, _per_image(flags, bounds))
     _draw(flags, model, test, bounds[0], found, run)
     run.write_results(found)  # Last, since it marks the run as finished.
@@ -57,7 +59,7 @@ def _refuse_infinite(name, bounds):
         )
 
 
-def _results(flags, model, test, bounds):
+def _results(flags, model, images, test, bounds):
     """What was measured, plain JSON."""
     of_test = bounds[0]
     found = {
@@ -68,12 +70,7 @@ def _results(flags, model, test, bounds):
         "largest_weight": _quantiles(of_test.largest_weights),
         "elbo": float(of_test.elbos.mean()),
         "iwae_bound": {"k": model.num_samples, "mean": float(of_test.iwae_bounds.mean())},
-        "active_units": {
-            "per_layer": evaluation.active_units(model, test),
-            "threshold": evaluation.ACTIVE_UNIT_THRESHOLD,
-            "num_images": len(test),
-            "num_samples": evaluation.ACTIVE_UNIT_SAMPLES,
-        },
+        **_units(model, images, test),
     }
     if flags.khat_images:
         found["k_hat"] = _k_hat(of_test)
@@ -127,6 +124,27 @@ def _per_image(flags, bounds):
     return arrays
 
 
+def _units(model, images, test):
+    """What results.json holds of the latent units: counts by both definitions, and the statistics of each."""
+    train = binarization.fixed_binarization(images.train[: units.AUTHORS_NUM_IMAGES], "train")
+    layers = units.measure(model, test)
+    return {
+        "active_units": {
+            "per_layer": [layer.num_active() for layer in layers],
+            "threshold": units.ACTIVE_UNIT_THRESHOLD,
+            "num_images": len(test),
+            "num_samples": units.ACTIVE_UNIT_SAMPLES,
+            "authors_code": {
+                "per_layer": units.active_units(model, train, units.AUTHORS_NUM_SAMPLES),
+                "num_images": len(train),
+                "num_samples": units.AUTHORS_NUM_SAMPLES,
+                "split": "train",
+            },
+        },
+        "units": [layer.record() for layer in layers],
+    }
+
+
 def _mean(values):
     """A mean over images and its standard error, plain JSON."""
     stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
@@ -150,6 +168,7 @@ def _draw(flags, model, test, bounds, results, run):
     _draw_worst(model, test, bounds, image_shape, run.figures / "worst_images.png")
     corrected = -results["corrected_nll"]["mean"]
     figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, summary.title(flags))
+    _draw_latents(model, test, results, image_shape, run, summary.title(flags))
     rows = run.read_history()
     if not rows:
         return
@@ -175,6 +194,25 @@ def _caption(bounds, image):
         lines.append(f"k-hat {bounds.k_hats[image]:.2f}")
     lines += [f"ESS {bounds.effective_sample_sizes[image]:.1f}", f"largest {bounds.largest_weights[image]:.0%}"]
     return "\n".join(lines)
+
+
+def _draw_latents(model, test, results, image_shape, run, title):
+    """Draws the units and what they do; where there are but two, the manifold and true posteriors, too."""
+    threshold = results["active_units"]["threshold"]
+    figures.save_units(run.figures / "units.png", results["units"], threshold, title)
+    layers = [units.Units.from_record(record) for record in results["units"]]
+    x = test[:_NUM_IMAGES_TRAVERSED]
+    rows, pixels = latents.traversal(model, x, layers)
+    labels = [f"layer {layer + 1}, unit {unit + 1}, KL {layers[layer].kls[unit]:.2f}" for layer, unit in rows]
+    pixels = pixels.reshape(*pixels.shape[:3], *image_shape)
+    figures.save_traversal(run.figures / "traversal.png", x.reshape(-1, *image_shape), labels, latents.STDDEVS, pixels)
+    if model.inference.latent_dims != [2]:
+        return
+    manifold = latents.manifold(model).reshape(-1, *image_shape)
+    figures.save_image(run.figures / "manifold.png", figures.image_grid(manifold, latents.MANIFOLD_SIDE, gap=0))
+    x = test[:_NUM_POSTERIORS]
+    posteriors = latents.posteriors(model, x)
+    figures.save_posteriors(run.figures / "posterior.png", x.reshape(-1, *image_shape), posteriors, title)
 
 
 def _versions():

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import evaluation, figures, runs
+from iwae_tf import evaluation, figures, runs, units
 
 # Steps between two points of the training curves, about.
 STEPS_PER_POINT = 200
@@ -144,7 +144,7 @@ class Points:
         pairs = evaluation.reconstruction_pairs(self._model, images, image_shape)
         for tag, stack in (("samples", samples), ("reconstructions", pairs)):
             tf.summary.image(tag, figures.image_grid(stack, columns=10)[np.newaxis, :, :, np.newaxis])
-        for layer, count in enumerate(evaluation.active_units(self._model, images), start=1):
+        for layer, count in enumerate(units.active_units(self._model, images), start=1):
             tf.summary.scalar(f"active_units/layer_{layer}", count)
 
 

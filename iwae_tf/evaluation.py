@@ -18,10 +18,8 @@ from iwae_tf import interruption, noise, psis, replicas
 BLOCK = 500
 # Blocks that pass through the networks at once. 1,000 rows do best on a CPU, whose cache holds the activations.
 _CHUNK_BLOCKS = 2
-ACTIVE_UNIT_THRESHOLD = 0.01
-ACTIVE_UNIT_SAMPLES = 100
 # Images in one compiled call, which so lasts less than a second.
-_IMAGES_PER_CALL = 20
+IMAGES_PER_CALL = 20
 
 
 class ImageBounds(NamedTuple):
@@ -217,16 +215,16 @@ def evaluate_images(model, images, num_samples, seed=0, num_k_hats=0, report=Non
     workers = replicas.Workers(model.distribute_strategy)
     key = noise.key(seed, "evaluation")
     begun = begun or SplitBounds(num_samples, model.num_samples)
-    done = len(begun) // _IMAGES_PER_CALL * _IMAGES_PER_CALL
+    done = len(begun) // IMAGES_PER_CALL * IMAGES_PER_CALL
     missing = np.zeros([len(begun.values), len(images) - done])
     values = np.concatenate([begun.values[:, :done], missing], axis=1)
     found = SplitBounds(num_samples, model.num_samples, values)
     measure = functools.cache(functools.partial(_compiled, model, found, key))
-    for turn in range(done, len(images), workers.count * _IMAGES_PER_CALL):
-        start = turn + workers.index * _IMAGES_PER_CALL
-        stop = min(turn + workers.count * _IMAGES_PER_CALL, len(images))
+    for turn in range(done, len(images), workers.count * IMAGES_PER_CALL):
+        start = turn + workers.index * IMAGES_PER_CALL
+        stop = min(turn + workers.count * IMAGES_PER_CALL, len(images))
         if start < len(images):
-            size, batch = _full_batch(images, start)
+            size, batch = full_batch(images, start)
             values = measure(start < num_k_hats)(batch, start)[:, :size]
             values[-1, max(num_k_hats - start, 0) :] = math.nan
             found.values[:, start : start + size] = values
@@ -252,43 +250,11 @@ def _compiled(model, found, key, with_k_hats):
     return measure
 
 
-def _full_batch(images, start):
+def full_batch(images, start):
     """Returns (size, batch): the last batch is filled up to the one compiled shape with its last image."""
-    batch = images[start : start + _IMAGES_PER_CALL]
-    filling = np.repeat(batch[-1:], _IMAGES_PER_CALL - len(batch), axis=0)
+    batch = images[start : start + IMAGES_PER_CALL]
+    filling = np.repeat(batch[-1:], IMAGES_PER_CALL - len(batch), axis=0)
     return len(batch), tf.constant(np.concatenate([batch, filling]))
-
-
-def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
-    """Counts the units u of every layer with Cov_x(E_{q(u|x)}[u]) > 0.01, the paper's section 5.2 [1].
-
-    The expectation of a layer's unit is the mean of q's conditional mean over samples of the layers that it depends
-    on, those below (or above, in the Ladder VAE).
-
-    Args:
-      model: an `ImportanceWeightedAutoencoder`.
-      images: float array [num_images, event], binary for Bernoulli pixels.
-      num_samples: samples of those layers.
-      seed: seed of those samples.
-
-    Returns:
-      A list of counts, bottom layer first.
-    """
-    compiled = tf.function(functools.partial(_posterior_means, model, num_samples), jit_compile=model.jit_compile)
-    key = noise.key(seed, "active units")
-    pieces = []
-    for start in range(0, len(images), _IMAGES_PER_CALL):
-        size, batch = _full_batch(images, start)
-        pieces.append([mean[:size] for mean in compiled(batch, noise.fold_in(key, start))])
-    layers = [np.concatenate(means) for means in zip(*pieces, strict=True)]
-    return [int(np.sum(np.var(means, axis=0, dtype=np.float64) > ACTIVE_UNIT_THRESHOLD)) for means in layers]
-
-
-def _posterior_means(model, num_samples, x, key):
-    """E_{q(z_l|x)}[z_l] of every layer, L tensors [batch, d_l]; exact in the layer that depends on x alone."""
-    _, q = model.inference(x, model.draw_noise(num_samples, tf.shape(x)[0], key))
-    means = [q_l.mean() for q_l in q]
-    return [mean if mean.shape.rank == 2 else tf.reduce_mean(mean, axis=0) for mean in means]
 
 
 def sample_means(model, num_images, image_shape, seed=0):

@@ -113,11 +113,9 @@ class Unfinished:
         self._of = np.array([trained["steps"], self._num_samples, *sizes])
         self._run = run
         self._passes = wanted
-        self._current = self._tenths = 0
-        self._line = progress.StatusLine()
+        self._current = 0
         self.bounds = self._read()
-        self._before = self._num_done()
-        self._start = self._written = time.monotonic()
+        self._written = time.monotonic()
 
     def _nothing(self):
         return evaluation.SplitBounds(self._num_samples, self._k)
@@ -140,32 +138,23 @@ class Unfinished:
 
     def begin(self, index):
         """A pass begins."""
-        self._current, self._tenths = index, 0
+        self._current = index
         one = self._passes[index]
+        missing = [other.num_images - len(bounds) for other, bounds in zip(self._passes, self.bounds, strict=True)]
+        self._countdown = progress.Countdown(one.num_images, len(self.bounds[index]), sum(missing[index + 1 :]))
         if self._run:
-            self._line.keep(f"evaluating {one.num_images:,} {one.name} with {self._num_samples:,} samples each")
+            print(f"evaluating {one.num_images:,} {one.name} with {self._num_samples:,} samples each", flush=True)
 
     def report(self, bounds):
         """Shows the mean so far and the time that all passes have left; writes once in a while."""
         self.bounds[self._current] = bounds
-        now, num_images, done = time.monotonic(), self._passes[self._current].num_images, len(bounds)
-        measured, missing = self._num_done() - self._before, sum(one.num_images for one in self._passes)
-        missing -= self._num_done()
-        left = progress.duration((now - self._start) / max(measured, 1) * missing)
-        text = f"{done:,} of {num_images:,} images  NLL {-bounds.log_likelihoods.mean():.2f} nats  {left} left"
-        self._line.update(lambda: text)
-        if done * 10 // num_images > self._tenths:
-            self._tenths = done * 10 // num_images
-            self._line.keep(text)
-        if now - self._written > _SECONDS_BETWEEN_WRITES:
+        self._countdown.update(len(bounds), f"NLL {-bounds.log_likelihoods.mean():.2f} nats")
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self.write()
-
-    def _num_done(self):
-        return sum(map(len, self.bounds))
 
     def write(self):
         """Writes what is finished."""
-        if self._run and self._num_done():
+        if self._run and any(map(len, self.bounds)):
             self._written = time.monotonic()
             values = {f"values_{i}": bounds.values for i, bounds in enumerate(self.bounds)}
             files.write_arrays(self._run.unfinished_evaluation, {"of": self._of, **values}, compress=False)

@@ -35,6 +35,32 @@ class StatusLine:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
+class Countdown:
+    """Reports work on many images: a status line, of which one stays for every tenth.
+
+    Args:
+      total: how many images there are.
+      done: how many of them were finished before.
+      later: how many come after these, for which there has to be time, too.
+    """
+
+    def __init__(self, total, done=0, later=0):
+        self._total, self._first, self._later = total, done, later
+        self._line = StatusLine()
+        self._start = time.monotonic()
+        self._tenths = 0
+
+    def update(self, done, found):
+        """Shows how many images are done, what was found so far, a text, and the time left."""
+        missing = self._total - done + self._later
+        seconds = (time.monotonic() - self._start) / max(done - self._first, 1) * missing
+        text = f"{done:,} of {self._total:,} images  {found}  {duration(seconds)} left"
+        self._line.update(lambda: text)
+        if done * 10 // self._total > self._tenths:
+            self._tenths = done * 10 // self._total
+            self._line.keep(text)
+
+
 def duration(seconds):
     """Writes a time as people say it: "42 s", "7 min 05 s" or "3 h 20 min"."""
     seconds = round(seconds)

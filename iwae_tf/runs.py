@@ -11,6 +11,7 @@ samples.npz                 images drawn from the prior
 figures/                    pictures
 train/, validation/         TensorBoard event files
 saved_model/                the exported model
+pruned/                     the model without inactive units, and what it is worth
 """
 
 import contextlib
@@ -72,6 +73,7 @@ class RunDirectory:
         self.train_events = self.path / "train"
         self.validation_events = self.path / "validation"
         self.saved_model = self.path / "saved_model"
+        self.pruned = self.path / "pruned"
         self.unfinished_evaluation = self.path / "unfinished_evaluation.npz"
         self._lock = None
 
@@ -101,7 +103,8 @@ class RunDirectory:
             _refuse_differences(self.path, stored, flags)
 
     def _folders(self):
-        return self.checkpoints, self.figures, self.train_events, self.validation_events, self.saved_model
+        events = self.train_events, self.validation_events
+        return self.checkpoints, self.figures, *events, self.saved_model, self.pruned
 
     def _files(self):
         return (
@@ -131,7 +134,7 @@ class RunDirectory:
     def _temporaries(self):
         """What writes that were killed have left: of use to nobody."""
         named = [path for known in (*self._files(), *self._folders()) for path in self.path.glob(f".{known.name}*")]
-        return [*named, *self.checkpoints.glob(".ckpt-*"), *self.figures.glob(".*.png.*")]
+        return [*named, *self.checkpoints.glob(".ckpt-*"), *self.figures.glob(".*.png.*"), *self.pruned.glob(".*")]
 
     def claim(self, flags, overwrite=False, data=None):
         """Makes the folder this run's own, after the checks of `check`.
@@ -146,7 +149,7 @@ class RunDirectory:
             process works there.
         """
         self.check(flags, overwrite)
-        self._take()
+        self.take()
         self.check(flags, overwrite)  # Until now another process may have written.
         if data and self.has_checkpoints() and not overwrite:
             self.check_data(data)
@@ -159,8 +162,12 @@ class RunDirectory:
             if data:
                 files.write_atomically(self.data, (json.dumps(data, indent=2) + "\n").encode())
 
-    def _take(self):
-        """Makes the folder and locks it; the lock ends with the process, however that ends."""
+    def take(self):
+        """Makes the folder and locks it; the lock ends with the process, however that ends.
+
+        Raises:
+          UserError: another process works there, or the folder cannot be made.
+        """
         if self._lock is not None:
             return
         with self._refusing_failures():
@@ -272,11 +279,17 @@ class RunDirectory:
                 file.unlink(missing_ok=True)
 
     def discard_results(self):
-        """Removes results and exported model, which do not hold for a model that is trained further."""
+        """Removes results and exported models, which do not hold for a model that is trained further."""
         self.results.unlink(missing_ok=True)
         self.unfinished_evaluation.unlink(missing_ok=True)
         if self.saved_model.exists():
             shutil.rmtree(self.saved_model)
+        self.discard_pruned()
+
+    def discard_pruned(self):
+        """Removes the model without inactive units."""
+        if self.pruned.exists():
+            shutil.rmtree(self.pruned)
 
     def read_history(self):
         """Returns the rows of history.csv, dictionaries of floats; none if there is no such file.

@@ -41,10 +41,10 @@ class LinearGaussian(keras.layers.Layer):
         return layers.DiagonalNormal(loc=loc, scale_diag=tf.exp(self.log_scale))
 
 
-def build(num_layers=1, widen=1.0, **kwargs):
+def build(num_layers=1, widen=1.0, latent_dims=LATENT_DIMS, **kwargs):
     """Returns (model, log_p): a model whose q is the exact posterior, its scales times `widen`, and log p(x)."""
     rng = np.random.default_rng(0)
-    dims = LATENT_DIMS[:num_layers]
+    dims = latent_dims[:num_layers]
     orthogonal, _ = np.linalg.qr(rng.normal(size=(EVENT, dims[0])))
     matrix = orthogonal * rng.uniform(0.5, 1.5, dims[0])
     bias = rng.normal(size=EVENT)

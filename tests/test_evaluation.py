@@ -4,7 +4,7 @@ import linear_gaussian
 import numpy as np
 import pytest
 import tensorflow as tf
-from linear_gaussian import LATENT_DIMS, assert_mean
+from linear_gaussian import assert_mean
 
 from iwae_tf import bounds, evaluation, interruption, noise, psis
 
@@ -13,7 +13,7 @@ from iwae_tf import bounds, evaluation, interruption, noise, psis
 def small_blocks(monkeypatch):
     """Blocks and batches so small that everything has several of them."""
     monkeypatch.setattr(evaluation, "BLOCK", 7)
-    monkeypatch.setattr(evaluation, "_IMAGES_PER_CALL", 4)
+    monkeypatch.setattr(evaluation, "IMAGES_PER_CALL", 4)
 
 
 def _model(num_layers, jit=False, **kwargs):
@@ -105,40 +105,6 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(monkeypatch):
     for values, before in zip(resumed.values, expected.values, strict=True):
         np.testing.assert_allclose(values[:4], before[:4] + 100.0)
         np.testing.assert_array_equal(values[4:], before[4:])
-
-
-def test_active_units_are_those_whose_posterior_mean_varies():
-    model, _ = _model(2)
-    x = linear_gaussian.data(batch=300)
-    assert evaluation.active_units(model, x) == [LATENT_DIMS[0], LATENT_DIMS[1]]
-    q_z1, q_z2 = model.inference.stochastic_layers
-    q_z1.matrix.assign(q_z1.matrix * np.array([1.0, 0.0, 1.0, 1e-3], np.float32))
-    assert evaluation.active_units(model, x)[0] == LATENT_DIMS[0] - 2
-    q_z2.matrix.assign(q_z2.matrix * np.array([0.0, 1.0, 1.0], np.float32))
-    assert evaluation.active_units(model, x)[1] <= LATENT_DIMS[1] - 1
-
-
-def test_posterior_means_average_over_the_layer_below():
-    """E_q(z_2 | x)[z_2] is linear in q(z_1 | x)'s mean here, so the average over z_1 has a closed form."""
-    model, _ = _model(2)
-    x = tf.constant(linear_gaussian.data())
-    first, second = evaluation._posterior_means(model, 20_000, x, noise.key(0, "test"))
-    q_z1, q_z2 = model.inference.stochastic_layers
-    exact_first = x @ q_z1.matrix + q_z1.bias
-    np.testing.assert_allclose(first, exact_first, atol=1e-5)
-    scale = np.sqrt(np.exp(2.0 * q_z1.log_scale.numpy()) @ q_z2.matrix.numpy() ** 2 / 20_000)
-    error = (second - (exact_first @ q_z2.matrix + q_z2.bias)) / scale
-    assert np.max(np.abs(error)) < 4.5
-
-
-def test_a_unit_that_varies_only_with_its_own_noise_is_not_active():
-    """The variance of the average over z_1 must not count as activity: 100 samples leave a hundredth of it."""
-    model, _ = _model(2)
-    q_z1, q_z2 = model.inference.stochastic_layers
-    q_z1.matrix.assign(tf.zeros_like(q_z1.matrix))
-    q_z1.log_scale.assign(tf.fill(q_z1.log_scale.shape, float(np.log(0.3))))
-    q_z2.matrix.assign(tf.eye(*q_z2.matrix.shape))
-    assert evaluation.active_units(model, linear_gaussian.data(batch=200)) == [0, 0]
 
 
 def test_estimates_are_unbiased_for_the_mean_weight():

@@ -1,7 +1,7 @@
 import matplotlib.image
 import numpy as np
 
-from iwae_tf import figures
+from iwae_tf import figures, latents
 
 
 def test_image_grid_places_images_row_by_row():
@@ -26,3 +26,27 @@ def test_learning_curves_of_one_epoch_and_of_many(tmp_path):
         history = {f"{split}_{bound}": values for split in ("train", "validation") for bound in ("iwae_bound", "elbo")}
         figures.save_learning_curves(tmp_path / "bounds.png", {"epoch": range(epochs), **history}, "iwae", 5)
         assert matplotlib.image.imread(tmp_path / "bounds.png").std() > 0.05
+
+
+def test_units_of_one_layer_and_of_several_of_which_some_do_nothing(tmp_path):
+    layers = [
+        {"variances": [0.9, 0.0, 0.3, 1e-5], "kls": [2.0, -1e-6, 1.0, 0.0]},
+        {"variances": [0.0, None], "kls": [0.0, None]},
+    ]
+    for shown in (layers, layers[:1], layers[1:]):
+        figures.save_units(tmp_path / "units.png", shown, 0.01, "iwae")
+        assert matplotlib.image.imread(tmp_path / "units.png").std() > 0.05
+
+
+def test_traversals_and_posteriors_of_one_image_and_of_more(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(4, 6, 5))
+    density = np.exp(-0.5 * np.sum(np.square(np.meshgrid(*2 * [np.linspace(-6.0, 6.0, 50)])), axis=0)) / (2.0 * np.pi)
+    low, high = np.full(2, -6.0), np.full(2, 6.0)
+    posterior = latents.Posterior(low, high, density, -3.0, -4.0, np.array([1.0, 0.0]), np.array([0.5, 0.1]))
+    for count in (1, 4):
+        pixels = rng.uniform(size=(count, 2, 11, 6, 5))
+        figures.save_traversal(tmp_path / "a.png", images[:count], ["u", "v"], latents.STDDEVS, pixels)
+        figures.save_posteriors(tmp_path / "b.png", images[:count], count * [posterior], "iwae")
+        for name in ("a.png", "b.png"):
+            assert matplotlib.image.imread(tmp_path / name).std() > 0.05

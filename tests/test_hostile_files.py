@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_runs import RESULTS
 
-from iwae_tf import assessment, checkpoints, experiment, files, options, runs, sources, summary
+from iwae_tf import checkpoints, experiment, files, measurements, options, runs, sources, summary
 from iwae_tf.errors import UserError
 
 
@@ -29,7 +29,8 @@ def _results(run):
 
 def _unfinished(run):
     flags = options.parse(["main", "--nll_samples=3"])
-    bounds = assessment._UnfinishedEvaluation(flags, {"steps": 6}, 5, run).read()
+    wanted = [measurements.Pass("test images", 5, lambda: None)]
+    (bounds,) = measurements.Unfinished(flags, {"steps": 6}, wanted, run).bounds
     assert len(bounds) <= 5
 
 
@@ -45,7 +46,7 @@ FILES = {
     "history.csv": (f"{','.join(runs.HISTORY_COLUMNS)}\n{ROW}\n".encode(), runs.RunDirectory.read_history),
     "data.json": (b'{"image_shape": [28, 28], "sha256": "01"}', runs.RunDirectory.read_data),
     "ckpt-6.npz": (_packed(weights=np.ones((2, 3), np.float32)), _checkpoint),
-    "unfinished_evaluation.npz": (_packed(of=np.array([6, 3, 5]), values=np.zeros((8, 4))), _unfinished),
+    "unfinished_evaluation.npz": (_packed(of=np.array([6, 3, 5, 0]), values_0=np.zeros((9, 4))), _unfinished),
     "own.npz": (
         _packed(train=np.eye(4, dtype=np.uint8).reshape(2, 2, 4), test=np.ones((1, 2, 4), np.uint8)),
         lambda run: sources.read_npz(run.path / "own.npz"),
@@ -113,7 +114,7 @@ class _Trap:
 @pytest.mark.parametrize("name", ["ckpt-6.npz", "unfinished_evaluation.npz", "own.npz"])
 def test_nothing_in_an_array_file_is_executed(name, tmp_path):
     trap = np.array([_Trap(tmp_path / "trapped")], object)
-    np.savez(tmp_path / name, weights=trap, of=trap, values=trap, train=trap, test=trap)
+    np.savez(tmp_path / name, weights=trap, of=trap, values_0=trap, train=trap, test=trap)
     assert files.read_arrays(tmp_path / name) is None
     with contextlib.suppress(UserError):
         FILES[name][1](runs.RunDirectory(tmp_path))

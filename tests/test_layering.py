@@ -6,12 +6,13 @@ import pathlib
 import iwae_tf
 
 ROWS = [
-    {"main", "gradients"},
+    {"main", "gradients", "prune"},
     {"assessment", "experiment"},
     {"measurements", "summary"},
     {"options"},
     {"training"},
     {"curves"},
+    {"units", "latents", "pruning"},
     {"evaluation", "export"},
     {"models"},
     {"estimators", "networks"},
@@ -59,5 +60,5 @@ def test_only_figures_imports_matplotlib_and_only_commands_read_flags():
         ]
         text = " ".join(ast.unparse(node) for node in imported)
         assert ("matplotlib" in text) == (path.stem == "figures"), path
-        assert ("absl" in text) == (path.stem in ("options", "gradients")), path
+        assert ("absl" in text) == (path.stem in ("options", "gradients", "prune")), path
         assert "tf_keras" not in text

@@ -26,11 +26,13 @@ from iwae_tf import (
     gradients,
     layers,
     main,
+    measurements,
     networks,
     noise,
     options,
     runs,
     training,
+    units,
 )
 from iwae_tf.errors import UserError
 
@@ -71,6 +73,9 @@ def test_what_a_run_leaves_behind(finished):
         "reconstructions.png",
         "bounds.png",
         "samples_needed.png",
+        "worst_images.png",
+        "units.png",
+        "traversal.png",
     }
     assert matplotlib.image.imread(run.figures / "samples.png").shape[:2] == (2 * 291, 2 * 291)
     with np.load(run.samples) as samples:
@@ -106,9 +111,14 @@ def test_the_stored_active_units_are_those_of_the_loaded_model(finished):
     _, run = finished
     test = binarization.fixed_binarization(datasets.load("mnist").test[:60], "test")
     model = iwae_tf.load(run.path)
-    counts = run.read_results()["active_units"]["per_layer"]
-    assert counts == evaluation.active_units(model, test)
+    results = run.read_results()
+    counts = results["active_units"]["per_layer"]
+    assert counts == units.active_units(model, test)
     assert 0 < sum(counts) <= 6
+    assert counts == [sum(variance > 0.01 for variance in layer["variances"]) for layer in results["units"]]
+    train = binarization.fixed_binarization(datasets.load("mnist").train[:60], "train")
+    authors = {"per_layer": units.active_units(model, train, 1), "num_images": 60, "num_samples": 1, "split": "train"}
+    assert results["active_units"]["authors_code"] == authors
 
 
 @pytest.mark.parametrize("objective", ["iwae", "vae"])
@@ -286,27 +296,63 @@ def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
     _, run = finished
     flags = options.parse(["main", "--nll_samples=30"])
 
+    wanted = [measurements.Pass("test images", 60, lambda: None, 7), measurements.Pass("others", 20, lambda: None)]
+
     def read(values, **changes):
-        of = {"steps": 6, "nll_samples": 30, "num_images": 60} | changes
-        files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "values": values})
-        return assessment._UnfinishedEvaluation(flags, {"steps": 6}, 60, run).read()
+        of = {"steps": 6, "nll_samples": 30, "images": 60, "k_hats": 7, "others": 20, "of them": 0} | changes
+        files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "values_0": values})
+        first, second = measurements.Unfinished(flags, {"steps": 6}, wanted, run).bounds
+        assert len(second) == 0
+        return first
 
     rows = len(evaluation.SplitBounds(30, 50).values)
     np.testing.assert_array_equal(read(np.ones([rows, 20])).values, np.ones([rows, 20]))
     assert len(read(np.full([rows, 20], np.nan))) == 0
+    without_k_hats = np.ones([rows, 20])
+    without_k_hats[-1] = np.nan
+    assert len(read(without_k_hats)) == 20
     assert len(read(np.ones([rows, 61]))) == 0
     assert len(read(np.ones([rows - 1, 20]))) == 0
-    for other in ({"steps": 7}, {"nll_samples": 5000}, {"num_images": 50}):
+    for other in ({"steps": 7}, {"nll_samples": 5000}, {"images": 50}, {"k_hats": 0}):
         assert len(read(np.ones([rows, 20]), **other)) == 0
     run.unfinished_evaluation.unlink()
 
 
-def test_bounds_that_are_not_finite_are_no_result(tmp_path):
+def test_bounds_that_are_not_finite_are_no_result():
     values = np.ones([len(evaluation.SplitBounds(1, 1).values), 2])
     values[0, 1] = -np.inf
     bounds_ = evaluation.SplitBounds(1, 1, values)
     with pytest.raises(UserError, match=r"1 test images are not finite \(the first is number 1, -inf nats\)"):
-        assessment._finish(None, None, None, None, None, bounds_, runs.RunDirectory(tmp_path))
+        assessment._refuse_infinite("test images", bounds_)
+
+
+def test_more_can_be_measured_of_a_finished_run(finished, capsys):
+    """The same NLL, and beside it k-hats, another binarisation and training images; by default none of them."""
+    _, run = finished
+    stored = run.read_results()
+    words = ["--khat_images=5", "--binarization_seeds=2", "--train_nll_images=20"]
+    main.main(["main", *FLAGS, *words, "--noexport", f"--run_dir={run.path}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("evaluating")] == [
+        "evaluating 60 test images with 30 samples each",
+        "evaluating 60 test images of binarisation 1 with 30 samples each",
+        "evaluating 20 training images with 30 samples each",
+    ]
+    results = run.read_results()
+    assert results["nll"]["mean"] == pytest.approx(stored["nll"]["mean"], abs=1e-4)
+    with np.load(run.test_log_likelihoods) as arrays:
+        k_hats, others, train = (arrays[n] for n in ("k_hat", "log_likelihood_binarization_1", "train_log_likelihood"))
+        first = arrays["log_likelihood"]
+    assert np.isnan(k_hats).tolist() == [False] * 5 + [True] * 55
+    assert results["k_hat"]["num_images"] == 5
+    assert results["k_hat"]["share_above"] == pytest.approx(np.mean(k_hats[:5] > 0.7))
+    assert results["binarizations"]["nll"] == pytest.approx([-first.mean(), -others.mean()])
+    assert results["binarizations"]["sd"] == pytest.approx(abs(first.mean() - others.mean()) / np.sqrt(2))
+    assert not np.allclose(first, others)
+    assert results["train_nll"]["mean"] == pytest.approx(-train.mean())
+    assert len(train) == results["train_nll"]["num_images"] == 20
+    assert not {"k_hat", "binarizations", "train_nll"} & set(stored)
+    run.write_results(stored)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +391,13 @@ def test_ones_own_images_and_what_they_become(tmp_path, capsys):
     np.savez(tmp_path / "own.npz", train=pictures[:60] // 2, test=pictures[60:])
     with pytest.raises(UserError, match="--binarization=threshold leaves no ink"):
         main.main(["main", *FLAGS, *words, f"--run_dir={tmp_path / 'dark'}"])
+
+
+def test_two_units_are_drawn_in_full(tmp_path, capsys):
+    words = [*FLAGS, "--nojit", "--epochs=1", "--latent_dims=2", "--noexport", f"--run_dir={tmp_path / 'run'}"]
+    main.main(["main", *words])
+    pictures = {path.name for path in runs.RunDirectory(tmp_path / "run").figures.iterdir()}
+    assert {"manifold.png", "posterior.png"} < pictures
 
 
 def test_another_architecture_runs_to_the_end(tmp_path, capsys):

@@ -179,7 +179,7 @@ def test_a_second_process_is_refused_and_a_dead_one_forgotten(run):
         run.claim(FLAGS)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "figures/samples.png", "results.json"])
+@pytest.mark.parametrize("name", ["checkpoints", "figures/samples.png", "results.json", "pruned"])
 def test_symbolic_links_are_refused(run, tmp_path, name):
     """By them a run directory from elsewhere could have us write or remove elsewhere."""
     run.checkpoints.rmdir()
@@ -198,6 +198,7 @@ def test_symbolic_links_are_refused(run, tmp_path, name):
         ("figures", pathlib.Path.touch),
         ("train", pathlib.Path.touch),
         ("saved_model", pathlib.Path.touch),
+        ("pruned", pathlib.Path.touch),
         ("flags.txt", pathlib.Path.mkdir),
         ("history.csv", pathlib.Path.mkdir),
         ("results.json", os.mkfifo),
@@ -223,6 +224,14 @@ def test_what_a_killed_write_left_is_removed_and_hinders_nobody(tmp_path):
     (tmp_path / ".saved_model.old").mkdir()
     run.claim(FLAGS)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "flags.txt"]
+
+
+def test_the_pruned_model_goes_with_the_model_that_it_comes_from(run):
+    for remove in (run.discard_results, run.discard_pruned, lambda: run.claim(FLAGS, overwrite=True)):
+        (run.pruned / "saved_model").mkdir(parents=True)
+        (run.pruned / "pruned.json").touch()
+        remove()
+        assert not run.pruned.exists()
 
 
 def test_overwriting_never_leaves_a_run_without_its_flags(run, monkeypatch):
