@@ -2,6 +2,7 @@
 # ./run.sh [flags]      sets up .venv if needed, then trains, evaluates, draws and exports a small model in minutes
 # ./run.sh setup        the set-up alone
 # ./run.sh test [args]  the set-up and the tests
+# ./run.sh table [args] the set-up and the published table: ten runs, hours; the same command continues
 # ./run.sh tensorboard  serves runs/
 set -euo pipefail
 cd -P -- "$(dirname -- "$0")" >/dev/null
@@ -44,6 +45,7 @@ setup
 case "${1:-}" in
   setup) echo "run.sh: .venv is ready" ;;
   test) exec .venv/bin/python -m pytest "${@:2}" ;;
+  table) exec .venv/bin/python -m iwae_tf.table "${@:2}" ;;
   tensorboard) exec .venv/bin/python -m tensorboard.main --logdir runs "${@:2}" ;;
   *) exec .venv/bin/python -m iwae_tf.main --flagfile=flags/quickstart.flags "$@" ;;
 esac

@@ -42,13 +42,21 @@ def read_flags(run):
     """Returns the flags of a `runs.RunDirectory`, as `options.parse` does.
 
     Raises:
-      UserError: it holds other flags than those that make a run, such as --flagfile, which would read other files.
+      UserError: it holds other flags than those that make a run, such as --flagfile, which would read other files; or
+        values that they cannot have.
     """
     stored = run.read_flags()
     foreign = sorted(set(stored) - set(options.run_flag_names()))
     if foreign:
         raise UserError(f"{run.flags} is damaged: --{foreign[0]} is no flag of a run.")
-    return options.parse(["load", *(f"--{name}={value}" for name, value in stored.items())])
+    # What a run started from may lie where a new one would by default; nothing is started here.
+    origin = stored.pop("init_from", "")
+    try:
+        flags = options.parse(["load", *(f"--{name}={value}" for name, value in stored.items())])
+    except UserError as error:
+        raise UserError(f"{run.flags} is damaged: {error}") from error
+    flags.init_from = origin
+    return flags
 
 
 def images(flags):

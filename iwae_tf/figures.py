@@ -14,6 +14,8 @@ _MAGNIFICATION = 2
 _ACTIVE, _INACTIVE = "C0", "silver"
 # Where logarithms of variances that are zero are drawn.
 _LEAST_VARIANCE = 1e-12
+# Of the bars of the layers from the bottom, in turns.
+_BAR_COLORS = {"ours": ("#1f77b4", "#9ecae1"), "published": ("#7f7f7f", "#c7c7c7")}
 
 
 def image_grid(images, columns, gap=1):
@@ -259,6 +261,121 @@ def _draw_posterior(axes, posterior):
     text = f"log p(x) {posterior.log_likelihood:.2f}   ELBO {posterior.elbo:.2f}\nKL(q || p) {posterior.kl:.2f} nats"
     axes.set_title(text, fontsize="medium")
     axes.set(xlabel="unit 1", ylabel="unit 2")
+
+
+def save_grids(path, grids, captions):
+    """Draws grids of images side by side, each below its caption, as a PNG file.
+
+    Args:
+      path: the file.
+      grids: arrays [height, width] with values in [0, 1].
+      captions: a text for each.
+    """
+    height, width = grids[0].shape
+    inches = 5.0
+    figure = matplotlib.figure.Figure(
+        figsize=(inches * len(grids), inches * height / width + 0.4), layout="constrained"
+    )
+    for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
+        axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0)
+        axes.set_title(caption, fontsize=12)
+        axes.axis("off")
+    _save(figure, path)
+
+
+def save_validation_curves(path, curves):
+    """Draws the bounds of several runs, against epochs and against minutes, as a PNG file.
+
+    Args:
+      path: the file.
+      curves: for each run {"label": text, "epochs": [], "minutes": [], "bounds": [] in nats}, not empty.
+    """
+    rows_of_legend = -(-len(curves) // 2)
+    figure = matplotlib.figure.Figure(figsize=(11, 4.6 + 0.22 * rows_of_legend), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, quantity, label in zip(panels, ("epochs", "minutes"), ("epoch", "minutes of training"), strict=True):
+        for i, curve in enumerate(curves):
+            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4], "label": curve["label"]}
+            # A single epoch is no line.
+            axes.plot(curve[quantity], curve["bounds"], **style, marker="." if len(curve["bounds"]) < 5 else "")
+        lengths = [curve[quantity][-1] for curve in curves]
+        # Beside a long run the short ones would be a vertical line.
+        is_log = min(lengths) > 0.0 and max(lengths) > 5.0 * min(lengths)
+        axes.set(xlabel=label, xscale="log" if is_log else "linear")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("bound on log p(x) in nats")
+    panels[0].set_ylim(*_settled_range([curve["bounds"] for curve in curves]))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    _save(figure, path)
+
+
+def _settled_range(curves):
+    """What to show of curves whose first epochs fall so steeply that they would hide all that follows."""
+    top = max(max(curve) for curve in curves)
+    settled = min(np.median(curve) for curve in curves if 2 * len(curve) >= max(map(len, curves)))
+    worst = min(max(curve) for curve in curves)  # Each curve is to be seen.
+    bottom = min(settled, worst)
+    margin = 0.1 * (top - bottom) + 0.5
+    return bottom - 2.0 * margin, top + margin
+
+
+def save_nll_against_k(path, panels):
+    """Draws the NLL against the k of training, measured and published, as a PNG file.
+
+    Args:
+      path: the file.
+      panels: title -> list of lines {"label": text, "published": bool, "k": [], "nll": [], "sd": [] over seeds, 0.0
+        where there is but one}; lines of one label have one colour.
+    """
+    figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 4.4), layout="constrained")
+    colors = {}
+    for axes, (title, lines) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+        for line in lines:
+            color = colors.setdefault(line["label"], f"C{len(colors)}")
+            style = {"linestyle": "--", "marker": "o", "mfc": "white"} if line["published"] else {"marker": "o"}
+            label = f"{line['label']}, published" if line["published"] else line["label"]
+            bars = None if line["published"] else line["sd"]
+            axes.errorbar(line["k"], line["nll"], bars, color=color, capsize=4, label=label, **style)
+        counts = sorted({k for line in lines for k in line["k"]})
+        axes.set(xscale="log", xlabel="samples k in training", ylabel="test NLL in nats", title=title)
+        axes.set_xlim(0.8 * counts[0], 1.25 * counts[-1])
+        axes.set_xticks(counts, labels=counts)
+        axes.xaxis.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=9)
+    _save(figure, path)
+
+
+def save_active_units(path, cells):
+    """Draws active units as bars, measured beside published, the layers on top of each other, as a PNG file.
+
+    Args:
+      path: the file.
+      cells: for each {"label": text, "ours": [] counts per layer or None, "published": [] or None}.
+    """
+    figure = matplotlib.figure.Figure(figsize=(2.0 + 0.95 * len(cells), 4.4), layout="constrained")
+    axes = figure.subplots()
+    num_layers = max(len(cell[name] or ()) for cell in cells for name in _BAR_COLORS)
+    for shift, (name, colors) in zip((-0.2, 0.2), _BAR_COLORS.items(), strict=True):
+        for layer in range(num_layers):
+            bars = [(i, cell[name]) for i, cell in enumerate(cells) if len(cell[name] or ()) > layer]
+            if bars:
+                places, counts, below = zip(*((i + shift, u[layer], sum(u[:layer])) for i, u in bars), strict=True)
+                label = f"{name}, layer {layer + 1}" if num_layers > 1 else name
+                axes.bar(places, counts, 0.38, below, color=colors[layer % 2], label=label)
+        for i, cell in enumerate(cells):
+            if cell[name]:
+                text = "+".join(f"{round(count, 1):g}" for count in cell[name])
+                place = (i + shift, sum(cell[name]))
+                axes.annotate(text, place, (0, 2), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(range(len(cells)), labels=[cell["label"] for cell in cells], fontsize=9)
+    axes.set_ylabel("active units")
+    axes.grid(alpha=0.3, axis="y")
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02, y=0.1)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    _save(figure, path)
 
 
 def save_gradients(path, rows):

@@ -10,7 +10,7 @@ def main(argv):
     flags = options.parse(argv)
     with runs.RunDirectory(flags.run_dir) as run:
         run.check(options.run_flags(flags), flags.overwrite)
-        results = None if flags.overwrite else _stored_results(flags, run)
+        results = None if flags.overwrite else summary.stored_results(flags, run)
         if results and run.data.exists() and (run.saved_model.exists() or not flags.export):
             print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
             print(summary.table(flags, results))
@@ -38,7 +38,9 @@ def main(argv):
         _announce(flags, images, data, workers, run)
         with interruption.deferred():
             trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
-            results = _stored_results(flags, run) if workers.is_chief else None  # Those of a shorter training are gone.
+            results = (
+                summary.stored_results(flags, run) if workers.is_chief else None
+            )  # Those of a shorter training are gone.
             if flags.evaluate and not workers.any(results is not None):
                 results = assessment.assess(flags, model, images, data, trained, run, workers)
             if flags.export and workers.is_chief:
@@ -58,14 +60,6 @@ def _announce(flags, images, data, workers, run):
         print(f"{data['num_duplicates']:,} of the {len(images.test):,} test images are among the training images, too")
     if flags.strategy != "default":
         print(f"--strategy={flags.strategy}: {workers.count} worker(s); without XLA, which does not go with strategies")
-
-
-def _stored_results(flags, run):
-    """The results of the whole training under the same flags, or None if there are none yet."""
-    results = run.read_results()
-    if results is None or results["flags"] != options.result_flags(flags):
-        return None
-    return results if results["training"].get("epochs") == options.num_epochs(flags) else None
 
 
 def run():

@@ -8,6 +8,7 @@ nothing to the flags of a program that uses it.
 import math
 import pathlib
 import re
+import shlex
 import sys
 import types
 
@@ -402,27 +403,38 @@ def parse(argv):
     read(_values, argv, _help)
     _refuse_contradictions()
     values = types.SimpleNamespace(**{name: _values[name].value for names in _groups.values() for name in names})
-    if values.learning_rate is None:
-        values.learning_rate = {"cosine": 3e-3, "paper": 1e-3}[values.schedule]
-    values.binarization = values.binarization or datasets.find(values.dataset)[0].binarization
-    if values.ema_momentum is None:
-        values.ema_momentum = 0.0 if values.batch_norm else 0.999
+    for name, default in _dependent_defaults(values).items():
+        if getattr(values, name) is None:
+            setattr(values, name, default)
     values.run_dir = values.run_dir or _default_run_dir(values)
     if values.init_from and pathlib.Path(values.init_from).resolve() == pathlib.Path(values.run_dir).resolve():
         raise UserError(f"--init_from={values.init_from} is the run directory itself; give another --run_dir.")
     return values
 
 
-def read(values, argv, help_text):
+def _dependent_defaults(values):
+    """The defaults that depend on other flags, name -> value."""
+    return {
+        "learning_rate": {"cosine": 3e-3, "paper": 1e-3}[values.schedule],
+        "binarization": datasets.find(values.dataset)[0].binarization,
+        "ema_momentum": 0.0 if values.batch_norm else 0.999,
+    }
+
+
+def read(values, argv, help_text, takes_words=False):
     """Reads a command line into flag values.
 
     Args:
       values: an absl `FlagValues`; what it held is forgotten.
       argv: the program's name and its arguments.
       help_text: a function that returns what --help prints.
+      takes_words: whether words that belong to no flag have a meaning.
+
+    Returns:
+      Those words.
 
     Raises:
-      UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that belong to no flag.
+      UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that have no meaning.
       SystemExit: with status 0, after printing the help.
     """
     if set(argv[1:]) & {"--help", "-h", "-help", "--helpfull", "--helpshort", "-?"}:
@@ -435,9 +447,10 @@ def read(values, argv, help_text):
     except (flags.Error, OSError, UnicodeDecodeError) as error:
         hint = " See --help for the flags." if isinstance(error, flags.UnrecognizedFlagError) else ""
         raise UserError(" ".join(str(error).split()) + hint) from error
-    if words:
+    if words and not takes_words:
         hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
         raise UserError(f"{words[0]!r} belongs to no flag{hint}")
+    return words
 
 
 def _refuse_contradictions():
@@ -613,8 +626,20 @@ def run_flags(values):
             del stored[name]
     latent, hidden = layer_dims(values.latent_dims, values.hidden_dims)
     stored["latent_dims"] = ",".join(map(str, latent))
-    stored["hidden_dims"] = ";".join(",".join(map(str, widths)) for widths in hidden)
+    stored["hidden_dims"] = _hidden_text(hidden)
     return stored
+
+
+def command(values):
+    """The command that repeats a run, for a shell, without the flags that are as by default."""
+    stored = run_flags(values) | {"nll_samples": _text(values.nll_samples)}
+    defaults = {name: _values[name].default for name in stored} | _dependent_defaults(values)
+    defaults["hidden_dims"] = _hidden_text(layer_dims(values.latent_dims, "")[1])
+    words = [f"--{name}={text}" for name, text in stored.items() if text != _text(defaults[name])]
+    folder = _default_run_dir(values)
+    if values.init_from and pathlib.Path(values.init_from).resolve() == pathlib.Path(folder).resolve():
+        words.append(f"--run_dir={folder}_continued")
+    return shlex.join(["python", "-m", "iwae_tf.main", *words])
 
 
 def run_flag_names():
@@ -631,6 +656,10 @@ def result_flags(values):
     # JSON has no infinity.
     infinite = {name: texts[name] for name, value in plain.items() if isinstance(value, float) and math.isinf(value)}
     return plain | sizes | infinite
+
+
+def _hidden_text(hidden):
+    return ";".join(",".join(map(str, widths)) for widths in hidden)
 
 
 def _text(value):

@@ -1,8 +1,29 @@
 """What long work prints while it goes on."""
 
+import contextlib
 import os
 import sys
 import time
+
+# (make_text, seconds between two notes), and when the last one was printed; see `noting`.
+_note = None
+_noted = 0.0
+
+
+@contextlib.contextmanager
+def noting(make_text, seconds=60.0):
+    """Within it, now and then a line of progress is followed by one on the whole that it is part of.
+
+    Args:
+      make_text: a function that returns that line.
+      seconds: between two of them, at least.
+    """
+    global _note, _noted
+    _note, _noted = (make_text, seconds), time.monotonic()
+    try:
+        yield
+    finally:
+        _note = None
 
 
 class StatusLine:
@@ -21,7 +42,11 @@ class StatusLine:
 
     def keep(self, text):
         """Prints a line that stays."""
+        global _noted
         self._write(text, "\n")
+        if _note and time.monotonic() - _noted > _note[1]:
+            _noted = time.monotonic()
+            self._write(_note[0](), "\n")
 
     def _write(self, text, end):
         self._shown = time.monotonic()

@@ -38,17 +38,34 @@ HISTORY_COLUMNS = (
     "seconds",
 )
 _NUMBER = (int, float)
-# What results.json has at least, with its types.
+# There is no spread of a single value.
+_SPREAD = (int, float, type(None))
+_QUANTILES = dict.fromkeys(("mean", "1%", "10%", "50%", "90%"), _NUMBER)
+# What results.json has at least, with its types; [kind] is a list of that kind.
 RESULTS = {
-    "nll": {"mean": _NUMBER, "stderr": (int, float, type(None)), "num_samples": int, "num_images": int},
+    "nll": {"mean": _NUMBER, "stderr": _SPREAD, "num_samples": int, "num_images": int},
     "elbo": _NUMBER,
     "iwae_bound": {"k": int, "mean": _NUMBER},
-    "active_units": {"per_layer": list},
+    "active_units": {"per_layer": [int]},
     "data": {"binarization": str},
     "training": {"epochs": int, "seconds": _NUMBER},
     "flags": {},
     "versions": {},
 }
+# What it may have besides.
+OPTIONAL_RESULTS = {
+    "bounds": [{"k": int, "mean": _NUMBER, "stderr": _SPREAD}],
+    "corrected_nll": {"mean": _NUMBER, "stderr": _SPREAD},
+    "effective_sample_size": _QUANTILES,
+    "largest_weight": _QUANTILES,
+    "k_hat": {"num_images": int, "threshold": _NUMBER, "share_above": _NUMBER},
+    "binarizations": {"seeds": [int], "nll": [_NUMBER], "mean": _NUMBER, "sd": _SPREAD},
+    "train_nll": {"mean": _NUMBER, "stderr": _SPREAD, "num_samples": int, "num_images": int},
+}
+# The active units as the authors' code counts them, within "active_units"; optional, too.
+_AUTHORS_CODE = {"per_layer": [int], "num_images": int, "num_samples": int}
+# Numbers beyond this are those of no run.
+_LARGEST = 1e12
 # Pixels along a side, beyond which a record of images is no such thing.
 _MOST_PIXELS = 10_000
 # Flags by which a run that was started may be continued further.
@@ -301,9 +318,13 @@ class RunDirectory:
             return []
         try:
             with self.history.open(newline="") as file:
-                return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
+                rows = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
+            wrong = [value for row in rows for value in row.values() if not abs(value) < _LARGEST]
+            if wrong:
+                raise ValueError(f"{wrong[0]} is no number of a training")
         except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"Cannot read {self.history} ({error}); remove it: it is written anew.") from error
+        return rows
 
     def write_history(self, rows):
         """Writes history.csv anew."""
@@ -321,7 +342,7 @@ class RunDirectory:
             return None
         try:
             results = json.loads(self.results.read_text())
-            missing = _missing(results, RESULTS)
+            missing = _missing(results, RESULTS) or _wrong_option(results)
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"Cannot read {self.results} ({error!r}); remove it to evaluate again.") from error
         if missing:
@@ -335,13 +356,30 @@ class RunDirectory:
 
 def _missing(found, expected, where="its beginning"):
     """Names the first place where JSON is not as expected, a nest of dictionaries with types; "" if there is none."""
+    if isinstance(expected, list):
+        wrong = (_missing(item, expected[0], where) for item in found) if isinstance(found, list) else (where,)
+        return next(filter(None, wrong), "")
     if not isinstance(expected, dict):
-        plain = isinstance(found, expected) and not isinstance(found, bool)
-        return "" if plain else where
+        return "" if _is_plain(found, expected) else where
     if not isinstance(found, dict):
         return where
     wrong = (_missing(found.get(name, ...), kind, name) for name, kind in expected.items())
     return next(filter(None, wrong), "")
+
+
+def _is_plain(found, kind):
+    """Whether this is of a type, and a number that can be reckoned with, if it is one."""
+    if isinstance(found, bool) or not isinstance(found, kind):
+        return False
+    return not isinstance(found, _NUMBER) or abs(found) < _LARGEST
+
+
+def _wrong_option(results):
+    """As `_missing`, for what results may have besides."""
+    expected = {name: kind for name, kind in OPTIONAL_RESULTS.items() if name in results}
+    units = results["active_units"]
+    authors = _missing(units["authors_code"], _AUTHORS_CODE, "authors_code") if "authors_code" in units else ""
+    return _missing(results, expected) or authors
 
 
 def _refuse_differences(path, stored, flags):

@@ -32,6 +32,22 @@ def cell(flags, binarization):
     return flags.dataset, latent_dims, flags.objective, flags.k
 
 
+def stored_results(flags, run):
+    """The results of the whole training under these flags.
+
+    Args:
+      flags: as `options.parse` returns them.
+      run: a `runs.RunDirectory`.
+
+    Returns:
+      What its results.json holds, or None if that is of a shorter training, of other flags, or not there yet.
+    """
+    results = run.read_results()
+    if results is None or results["flags"] != options.result_flags(flags):
+        return None
+    return results if results["training"].get("epochs") == options.num_epochs(flags) else None
+
+
 def table(flags, results):
     """The result beside the published one, as lines to print."""
     nll, trained = results["nll"], results["training"]

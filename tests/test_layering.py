@@ -6,8 +6,11 @@ import pathlib
 import iwae_tf
 
 ROWS = [
-    {"main", "gradients", "prune"},
-    {"assessment", "experiment"},
+    {"table"},
+    {"main", "gradients", "prune", "report"},
+    {"assessment", "gallery"},
+    {"records"},
+    {"experiment"},
     {"measurements", "summary"},
     {"options"},
     {"training"},
@@ -20,7 +23,7 @@ ROWS = [
     {"datasets"},
     {"prepared", "sources", "binarization", "bounds", "psis", "schedules", "figures", "runs"},
     {"checkpoints"},
-    {"files", "noise", "errors", "progress", "published", "compatibility", "interruption", "replicas"},
+    {"files", "noise", "errors", "progress", "published", "compatibility", "interruption", "markdown", "replicas"},
 ]
 # evaluation is below export, the other rows' modules do not know each other.
 WITHIN_A_ROW = {("export", "evaluation")}
@@ -60,5 +63,5 @@ def test_only_figures_imports_matplotlib_and_only_commands_read_flags():
         ]
         text = " ".join(ast.unparse(node) for node in imported)
         assert ("matplotlib" in text) == (path.stem == "figures"), path
-        assert ("absl" in text) == (path.stem in ("options", "gradients", "prune")), path
+        assert ("absl" in text) == (path.stem in ("options", "gradients", "prune", "report")), path
         assert "tf_keras" not in text

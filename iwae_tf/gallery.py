@@ -1,0 +1,223 @@
+"""The report's pictures: which runs each of them shows, and what has to be said of it."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from iwae_tf import figures, published, records
+
+_COLUMNS = 10
+_NUM_IMAGES = 100
+
+
+class Picture(NamedTuple):
+    """A picture, or the reason why there is none.
+
+    Attributes:
+      heading: what it is about.
+      caption: what it shows, or what is missing; the first sentence says the most.
+      name: of its file, or "" if it is missing.
+      draw: a function of the file's path.
+    """
+
+    heading: str
+    caption: str
+    name: str = ""
+    draw: Callable | None = None
+
+
+def pictures(of_records, groups):
+    """All pictures of a report.
+
+    Args:
+      of_records: a list of `records.Record`.
+      groups: the same ones, as `records.groups` puts them together.
+
+    Returns:
+      A list of `Picture`.
+    """
+    pair = best_pair(of_records)
+    found = [_samples(pair), _reconstructions(pair)]
+    for i, dataset in enumerate(dict.fromkeys(record.flags.dataset for record in of_records)):
+        found.append(_curves(dataset, of_records, f"learning_curves{_ending(i)}.png"))
+    for i, dataset in enumerate(dict.fromkeys(record.cell[0] for record in of_records if record.cell)):
+        found += [
+            _nll_against_k(dataset, groups, f"nll{_ending(i)}.png"),
+            _active_units(dataset, groups, f"active_units{_ending(i)}.png"),
+        ]
+    return [picture for picture in found if picture]
+
+
+def _ending(i):
+    return f"_{i + 1}" if i else ""
+
+
+def best_pair(of_records):
+    """The VAE and the IWAE whose pictures are to stand side by side, or None.
+
+    They have the same data, layers and k, and otherwise as many flags as possible in common. One layer and k = 5 go
+    before everything else.
+    """
+    drawn = [record for record in of_records if record.num_samples > 1 and record.images("probabilities") is not None]
+    vaes, iwaes = ([record for record in drawn if record.flags.objective == name] for name in ("vae", "iwae"))
+    pairs = [pair for pair in itertools.product(vaes, iwaes) if len({_networks(record) for record in pair}) == 1]
+    return max(pairs, key=_worth, default=None)
+
+
+def _networks(record):
+    flags = record.flags
+    return flags.dataset, flags.latent_dims, flags.hidden_dims, flags.k, record.images("probabilities").shape[1:]
+
+
+def _worth(pair):
+    vae, iwae = pair
+    in_table = vae.cell is not None and iwae.cell is not None
+    as_published = len(vae.latent_dims) == 1 and vae.flags.k == 5
+    in_common = set(vae.recipe.items()) & set(iwae.recipe.items())
+    same_seed = vae.flags.seed == iwae.flags.seed
+    return in_table, as_published, len(in_common), min(vae.epochs, iwae.epochs), same_seed
+
+
+def _grids(pair, name):
+    """The images of both runs as grids with captions."""
+    grids = [figures.image_grid(record.images(name)[:_NUM_IMAGES], _COLUMNS) for record in pair]
+    return grids, [f"{record.title} (run {record.number})" for record in pair]
+
+
+def _samples(pair):
+    heading = "Samples"
+    if not pair:
+        return Picture(heading, "There are no samples of a VAE and an IWAE with the same data, layers and k > 1.")
+    caption = (
+        f"Images drawn from the prior of runs {pair[0].number} and {pair[1].number}: the pixels' probabilities. The "
+        f"data set is {pair[0].flags.dataset}."
+    )
+    return Picture(heading, caption, "samples.png", _drawing(figures.save_grids, *_grids(pair, "probabilities")))
+
+
+def _reconstructions(pair):
+    heading, name = "Reconstructions", "reconstructions"
+    if not pair:
+        return None
+    lacking = [record for record in pair if record.images(name) is None]
+    if lacking:
+        numbers = " and ".join(str(record.number) for record in lacking)
+        return Picture(heading, f"Of run {numbers} there are no reconstructions: older versions kept none.")
+    if len({record.images(name).shape[1:] for record in pair}) > 1:
+        return Picture(heading, "The runs' reconstructions are of different size.")
+    caption = (
+        f"Test images and, in the row below each, their reconstructions by runs {pair[0].number} and "
+        f"{pair[1].number}. Each is the mean of p(x | z) for one sample z from q(z | x)."
+    )
+    return Picture(heading, caption, "reconstructions.png", _drawing(figures.save_grids, *_grids(pair, name)))
+
+
+def _curves(dataset, of_records, name):
+    heading = f"Learning curves, {dataset}"
+    curves = [
+        {
+            "label": f"{record.number}: {record.title}, seed {record.flags.seed}",
+            "epochs": [row["epoch"] for row in record.history],
+            "minutes": [row["seconds"] / 60.0 for row in record.history],
+            "bounds": [row["validation_iwae_bound"] for row in record.history],
+        }
+        for record in of_records
+        if record.history and record.flags.dataset == dataset
+    ]
+    if not curves:
+        return Picture(heading, "No epoch is finished.")
+    caption = (
+        "The validation images' bound L_k after each epoch. k is that of the run's own training: bounds of different k "
+        "are different quantities, and of one and the same model the one with more samples is higher. The first "
+        "epochs, which are far below, are cut off."
+    )
+    return Picture(heading, caption, name, _drawing(figures.save_validation_curves, curves))
+
+
+def representatives(dataset, groups):
+    """For each cell of a data set's grid the runs that stand for it in pictures; cells without are left out.
+
+    Where a cell has several recipes: the paper's gradient estimator goes first, then more epochs, then more seeds. The
+    NLL has no say in it, or the test images would choose.
+    """
+
+    def worth(group):
+        return group[0].flags.gradient_estimator == "standard", group[0].epochs, len(group)
+
+    of_cell = {}
+    for cell in records.GRID:
+        found = [group for group in groups if group[0].cell == (dataset, *cell) and group[0].results]
+        if found:
+            of_cell[cell] = max(found, key=worth)
+    return of_cell
+
+
+def _nll_against_k(dataset, groups, name):
+    chosen = representatives(dataset, groups)
+    panels = {}
+    for dims in dict.fromkeys(cell[0] for cell in chosen):
+        lines = [_measured_line(chosen, dims, objective) for objective in ("vae", "iwae")]
+        lines += [_published_line(dataset, dims, objective) for objective in ("vae", "iwae")]
+        panels[f"{len(dims)} layer{'s'[: len(dims) > 1]}"] = [line for line in lines if line["k"]]
+    heading = f"NLL against k, {dataset}"
+    if not panels:
+        return Picture(heading, "No run is evaluated.")
+    caption = "Test NLL against the samples k of training; lower is better. At k = 1 the VAE and the IWAE are one. "
+    if any(len(group) > 1 for group in chosen.values()):
+        caption += "Where a cell has several seeds the point is their mean and the bar their standard deviation. "
+    caption += _which_recipe(dataset, groups)
+    return Picture(heading, caption.strip(), name, _drawing(figures.save_nll_against_k, panels))
+
+
+def _measured_line(chosen, dims, objective):
+    points = []
+    for (cell_dims, k, cell_objective), group in chosen.items():
+        if cell_dims == dims and (cell_objective == objective or k == 1):
+            nlls = [record.results["nll"]["mean"] for record in group]
+            points.append((k, np.mean(nlls), np.std(nlls, ddof=1) if len(nlls) > 1 else 0.0))
+    counts, nlls, sds = zip(*points, strict=True) if points else ((), (), ())
+    return {"label": objective.upper(), "published": False, "k": counts, "nll": nlls, "sd": sds}
+
+
+def _published_line(dataset, dims, objective):
+    points = [
+        (k, value.nll)
+        for (name, d, o, k), value in published.TABLE.items()
+        if (name, d, o) == (dataset, dims, objective)
+    ]
+    counts, nlls = zip(*points, strict=True) if points else ((), ())
+    return {"label": objective.upper(), "published": True, "k": counts, "nll": nlls}
+
+
+def _active_units(dataset, groups, name):
+    chosen = representatives(dataset, groups)
+    if not chosen:
+        return None
+    cells = []
+    for dims, k, objective in chosen:
+        units = [record.results["active_units"]["per_layer"] for record in chosen[dims, k, objective]]
+        beside = published.TABLE.get((dataset, dims, objective, k))
+        label = f"{'VAE = IWAE' if k == 1 else objective.upper()}\n{len(dims)} layer{'s'[: len(dims) > 1]}\nk = {k}"
+        ours = [float(count) for count in np.mean(units, axis=0)]
+        cells.append({"label": label, "ours": ours, "published": beside.active_units if beside else None})
+    caption = "Active units of each stochastic layer: those whose posterior mean varies with the image. "
+    caption += _which_recipe(dataset, groups)
+    heading = f"Active units, {dataset}"
+    return Picture(heading, caption.strip(), name, _drawing(figures.save_active_units, cells))
+
+
+def _which_recipe(dataset, groups):
+    cells = [group[0].cell for group in groups if group[0].results and (group[0].cell or " ")[0] == dataset]
+    if len(set(cells)) == len(cells):
+        return ""
+    numbers = [str(record.number) for group in representatives(dataset, groups).values() for record in group]
+    return f"Some cells have runs of several recipes; the picture shows runs {', '.join(numbers)}."
+
+
+def _drawing(function, *arguments):
+    def draw(path):
+        function(path, *arguments)
+
+    return draw
