@@ -113,9 +113,8 @@ class Whole:
         """One line: the cell, how much of the whole is done, and the time left once the machine's speed is known."""
         done = sum(_work_done(cell) for cell in self._cells)
         total = sum(_work(cell.flags) for cell in self._cells)
-        timed = [
-            (_work_trained(cell.flags, len(rows)), rows[-1]["seconds"]) for cell, rows in self._histories() if rows
-        ]
+        histories = [(cell.flags, runs.RunDirectory(cell.flags.run_dir).read_history()) for cell in self._cells]
+        timed = [(_work_trained(flags, len(rows)), rows[-1]["seconds"]) for flags, rows in histories if rows]
         text = f"table: cell {self._number} of {len(self._cells)}, {self._cells[self._number - 1].name}"
         text += f"; {done / total:.0%} of all is done"
         if not timed:

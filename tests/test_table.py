@@ -1,0 +1,122 @@
+"""The table on cells so small that they are trained in seconds."""
+
+import pathlib
+import re
+
+import pytest
+
+from iwae_tf import main, options, progress, runs, summary, table
+from iwae_tf.errors import UserError
+
+COMMON = ["--max_images=40", "--batch_size=20", "--hidden_dims=5", "--latent_dims=3", "--nll_samples=10", "--nojit"]
+CELLS = {"mnist_a": ["--k=3", "--epochs=2", "--first_epochs=1"], "mnist_b": ["--k=1", "--epochs=2"]}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to run in, with flagfiles of its own."""
+    (tmp_path / "cells").mkdir()
+    for name, words in {**CELLS, "omniglot28_a": ["--k=2"]}.items():
+        (tmp_path / "cells" / f"{name}.flags").write_text("\n".join([*COMMON, "--noexport", *words]))
+    monkeypatch.setattr(table, "_FLAGFILES", tmp_path / "cells")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_cells_are_trained_shortest_first_and_finished_ones_left_alone(folder, capsys):
+    table.run_table(["table"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 cells: mnist_b, mnist_a"
+    notes = [line for line in lines if line.startswith("table: cell")]
+    assert (
+        notes[0] == "table: cell 1 of 2, mnist_b; 0% of all is done; the time left will be known after the first epoch"
+    )
+    assert re.fullmatch(r"table: cell 2 of 2, mnist_a; [1-9]\d?% of all is done, \d+ s left", notes[1])
+    assert lines[-1] == f"the report is {pathlib.Path('runs/table/report/report.md')}"
+    first = {name: runs.RunDirectory(f"runs/table/{name}_seed0").results for name in CELLS}
+    written = {name: path.stat().st_mtime_ns for name, path in first.items()}
+    first["mnist_a"].unlink()
+    table.run_table(["table"])
+    again = capsys.readouterr().out.splitlines()
+    assert again[1] == "cell 1 of 2, mnist_b, is finished"
+    assert not any(line.startswith("training") for line in again)
+    assert first["mnist_b"].stat().st_mtime_ns == written["mnist_b"]
+    assert first["mnist_a"].stat().st_mtime_ns > written["mnist_a"]
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(folder, capsys, monkeypatch):
+    called = []
+
+    def fail_at_first(argv):
+        called.append(argv[-1])
+        if len(called) == 1:
+            raise UserError("broke")
+
+    monkeypatch.setattr(main, "main", fail_at_first)
+    with pytest.raises(UserError, match="mnist_b failed, see above"):
+        table.run_table(["table"])
+    assert "iwae_tf: mnist_b: broke" in capsys.readouterr().err
+    assert called == ["--run_dir=runs/table/mnist_b_seed0", "--run_dir=runs/table/mnist_a_seed0"]
+
+
+def test_some_cells_with_further_flags_make_a_set_of_their_own(folder, monkeypatch):
+    called = []
+    monkeypatch.setattr(main, "main", called.append)
+    table.run_table(["table", "mnist_b", "--seed=2", "--epochs=1"])
+    flagfile = f"--flagfile={folder / 'cells' / 'mnist_b.flags'}"
+    assert called == [["main", flagfile, "--seed=2", "--epochs=1", "--run_dir=runs/table/mnist_b_seed2"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mnist_c"], "'mnist_c' is no cell; give some of mnist_a, mnist_b, omniglot28_a"),
+        (["--seed", "2"], "'2' is no cell"),
+        (["--epochs=none"], "epochs"),
+        (["--run_dir=here"], "--run_dir=here has no meaning for a whole table"),
+        (["--overwrite"], "--overwrite has no meaning"),
+    ],
+)
+def test_bad_words_are_refused_before_anything_is_trained(folder, words, message):
+    with pytest.raises(UserError, match=message):
+        table.run_table(["table", *words])
+    assert not pathlib.Path("runs").exists()
+
+
+def test_run_directories_of_something_else_are_refused_at_once(folder):
+    path = pathlib.Path("runs/table/mnist_a_seed0")
+    path.mkdir(parents=True)
+    (path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        table.run_table(["table"])
+    assert not pathlib.Path("runs/table/mnist_b_seed0").exists()
+
+
+def test_the_work_of_a_cell_is_that_of_its_epochs_and_its_evaluation():
+    def work(*words):
+        return table._work(options.parse(["main", *words]))
+
+    plain, first = work("--k=5", "--epochs=4"), work("--k=5", "--epochs=4", "--first_epochs=2")
+    assert plain - first == pytest.approx(2 * 4)  # Two epochs with 4 samples less.
+    assert work("--k=50", "--epochs=9") > work("--k=50", "--epochs=9", "--gradient_estimator=resampled") > plain
+    assert work("--k=5", "--epochs=4", "--latent_dims=100,50") > plain
+
+
+def test_the_tables_flagfiles_are_the_cells_of_the_paper():
+    """The same networks as in flags/paper, and a recipe without contradictions."""
+    flags = pathlib.Path(table.__file__).parent.parent / "flags"
+    names = sorted(path.name for path in (flags / "table").glob("*.flags"))
+    assert names == sorted(path.name for path in (flags / "paper").glob("*.flags"))
+    for name in names:
+        ours, papers = (options.parse(["main", f"--flagfile={flags / kind / name}"]) for kind in ("table", "paper"))
+        assert summary.cell(ours, "stochastic") == summary.cell(papers, "stochastic") is not None
+
+
+def test_notes_come_between_lines_of_progress_and_not_too_often(capsys):
+    line = progress.StatusLine()
+    with progress.noting(lambda: "whole", seconds=0.0):
+        line.keep("a part")
+    with progress.noting(lambda: "whole", seconds=60.0):
+        line.keep("a part")
+    line.keep("the end")
+    assert capsys.readouterr().out.splitlines() == ["a part", "whole", "a part", "the end"]
