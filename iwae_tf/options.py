@@ -631,8 +631,8 @@ def run_flags(values):
 
 
 def command(values):
-    """The command that repeats a run, for a shell, without the flags that are as by default."""
-    stored = run_flags(values) | {"nll_samples": _text(values.nll_samples)}
+    """The command that repeats a run and its evaluation, for a shell, without the flags that are as by default."""
+    stored = run_flags(values) | {name: _text(getattr(values, name)) for name in EVALUATION_FLAGS}
     defaults = {name: _values[name].default for name in stored} | _dependent_defaults(values)
     defaults["hidden_dims"] = _hidden_text(layer_dims(values.latent_dims, "")[1])
     words = [f"--{name}={text}" for name, text in stored.items() if text != _text(defaults[name])]

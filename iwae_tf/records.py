@@ -28,7 +28,7 @@ class Record:
     Attributes:
       number: by which the report refers to it, from 1.
       path: its folder, as it was given.
-      flags: as `options.parse` returns them; nll_samples is that of the results.
+      flags: as `options.parse` returns them; those of the evaluation are those of the results.
       results: what results.json holds, or None where nothing is evaluated.
       history: the rows of history.csv.
       data: what is on record of its images, a dictionary, perhaps empty.
@@ -138,7 +138,7 @@ def _read(number, path):
     except OSError as error:
         raise UserError(f"Cannot read {error.filename or path} ({error.strerror}).") from error
     if results:
-        flags.nll_samples = results["nll"]["num_samples"]
+        vars(flags).update(_evaluation_flags(results))
     record = Record(number, str(path), flags, results, history, data)
     units = results["active_units"] if results else {}
     for counts in (units.get("per_layer"), units.get("authors_code", {}).get("per_layer")):
@@ -147,6 +147,13 @@ def _read(number, path):
                 f"{run.results} is damaged: {counts} are no active units of {len(record.latent_dims)} layers."
             )
     return record
+
+
+def _evaluation_flags(results):
+    """The flags that the evaluation had, as far as they are on record, name -> value."""
+    stored = {name: results["flags"].get(name) for name in options.EVALUATION_FLAGS}
+    plain = {name: value for name, value in stored.items() if type(value) is int and value >= 0}
+    return plain | {"nll_samples": results["nll"]["num_samples"]}
 
 
 def groups(records):

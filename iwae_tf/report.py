@@ -4,8 +4,10 @@ It reads run directories, finished or not, from wherever they come, and changes 
 folder with report.md and its pictures.
 """
 
+import contextlib
 import json
 import pathlib
+import re
 
 import numpy as np
 from absl import flags as absl_flags
@@ -19,8 +21,9 @@ absl_flags.DEFINE_string("out", "runs/report", "The folder for report.md and pic
 absl_flags.DEFINE_bool("json", False, "Write what report.md shows as report.json, too.", flag_values=_values)
 
 _USUAL_NLL_SAMPLES = 5000
-# A report's own pictures; those of an earlier one are removed.
-_PICTURES = ("samples", "reconstructions", "learning_curves*", "nll*", "active_units*")
+# A report's own files besides report.md; those of an earlier one are removed.
+_OWN_FILES = re.compile(r"report\.json|(samples|reconstructions|(learning_curves|nll|active_units)(_\d+)?)\.png")
+_TITLE = "# Report"
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats, -L_5000 unless another number of samples stands beside
 it; lower is better. Where several runs differ in nothing but the seed it is their mean +- their standard deviation,
@@ -38,13 +41,15 @@ def main(argv):
     paths, flags = _parse(argv)
     out = pathlib.Path(flags.out)
     of_records = records.read(paths)
-    _refuse_folder(out, paths)
+    with _refusing_failures(out):
+        _refuse_folder(out, paths)
     from iwae_tf import gallery  # Matplotlib takes its time.
 
     groups = records.groups(of_records)
     content = contents(of_records, groups)
     pictures = gallery.pictures(of_records, groups)
-    _make(out)
+    with _refusing_failures(out):
+        out.mkdir(parents=True, exist_ok=True)
     # The text goes first: by it the folder is known as a report, should the drawing be interrupted.
     files.write_atomically(out / "report.md", text(content, pictures).encode())
     drawn = {picture.name: picture.draw for picture in pictures if picture.draw}
@@ -127,7 +132,6 @@ def _measured(group):
 
 def _run_row(record):
     """What is known of one run."""
-    names = ("nll", "elbo", "iwae_bound", *runs.OPTIONAL_RESULTS, "active_units", "versions")
     return {
         "number": record.number,
         "run_dir": markdown.printable(record.path),
@@ -135,7 +139,7 @@ def _run_row(record):
         "state": record.state,
         "seed": record.flags.seed,
         "command": markdown.printable(options.command(record.flags)),
-        "results": {name: record.results[name] for name in names if name in record.results} if record.results else None,
+        "results": runs.known_results(record.results) if record.results else None,
     }
 
 
@@ -148,7 +152,7 @@ def text(content, pictures):
     """
     of_runs = content["runs"]
     num_evaluated = sum(run["results"] is not None for run in of_runs)
-    lines = ["# Report", "", f"Runs: {len(of_runs)}, of which {num_evaluated} are evaluated. {_INTRODUCTION}"]
+    lines = [_TITLE, "", f"Runs: {len(of_runs)}, of which {num_evaluated} are evaluated. {_INTRODUCTION}"]
     for dataset, rows in content["tables"].items():
         lines += ["", f"## {dataset}", "", *markdown.table(*_grid_table(rows))]
     if content["other_runs"]:
@@ -332,6 +336,14 @@ def _parse(argv):
     return paths, _values
 
 
+@contextlib.contextmanager
+def _refusing_failures(out):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be a folder ({error.strerror}); give another --out.") from error
+
+
 def _refuse_folder(out, paths):
     """Raises a UserError for a folder that is something else's."""
     resolved = out.resolve()
@@ -343,8 +355,8 @@ def _refuse_folder(out, paths):
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is a file, not a folder; give another --out.")
     entries = set(out.iterdir()) - set(out.glob(".report.md.*")) if out.exists() else set()
-    if entries and not (out / "report.md").is_file():
-        raise UserError(f"--out={out} holds something else than a report (it has no report.md); give another --out.")
+    if entries and not _is_report(out):
+        raise UserError(f"--out={out} holds something else than a report; give another --out.")
     folders = sorted(path.name for path in _own_files(out) if path.is_dir())
     if folders:
         raise UserError(
@@ -352,16 +364,16 @@ def _refuse_folder(out, paths):
         )
 
 
-def _make(out):
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be made ({error.strerror}); give another --out.") from error
-
-
 def _own_files(out):
     """What an earlier report has left besides report.md."""
-    return [out / "report.json", *(path for pattern in _PICTURES for path in out.glob(f"{pattern}.png"))]
+    return [path for path in out.glob("*") if _OWN_FILES.fullmatch(path.name)]
+
+
+def _is_report(out):
+    """Whether a folder holds a report, and not somebody's own report.md."""
+    with contextlib.suppress(OSError), (out / "report.md").open(errors="replace") as file:
+        return file.readline() == f"{_TITLE}\n" and file.read(7) == "\nRuns: "
+    return False
 
 
 def _remove_old(out, kept):

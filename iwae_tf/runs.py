@@ -354,6 +354,28 @@ class RunDirectory:
         files.write_atomically(self.results, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
 
 
+def known_results(results):
+    """Those parts of what `RunDirectory.read_results` returns whose types are known: nothing else was checked.
+
+    Of the versions that is all texts; the flags are left out.
+    """
+    expected = {name: kind for name, kind in (RESULTS | OPTIONAL_RESULTS).items() if name in results}
+    if "authors_code" in results["active_units"]:
+        expected["active_units"] = RESULTS["active_units"] | {"authors_code": _AUTHORS_CODE}
+    del expected["flags"]
+    versions = {name: version for name, version in results["versions"].items() if isinstance(version, str)}
+    return _only(results, expected) | {"versions": versions}
+
+
+def _only(found, expected):
+    """The parts of JSON that are expected, all of which are there; see `_missing`."""
+    if isinstance(expected, list):
+        return [_only(item, expected[0]) for item in found]
+    if isinstance(expected, dict):
+        return {name: _only(found[name], kind) for name, kind in expected.items()}
+    return found
+
+
 def _missing(found, expected, where="its beginning"):
     """Names the first place where JSON is not as expected, a nest of dictionaries with types; "" if there is none."""
     if isinstance(expected, list):

@@ -1,0 +1,492 @@
+import contextlib
+import html
+import io
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+from fake_runs import write_run
+
+from iwae_tf import gallery, markdown, records, report
+from iwae_tf.errors import UserError
+
+TWO_LAYERS = "--latent_dims=100,50"
+
+
+def write_grid(folder):
+    """The table's cells but for two layers at k = 1, of which one is unfinished; and what belongs beside them."""
+    return [
+        write_run(folder / "1l_k1_vae", "--objective=vae", "--k=1", nll=87.0),
+        write_run(folder / "1l_k1_iwae", "--k=1", "--seed=1", nll=87.5),
+        write_run(folder / "1l_k5_vae", "--objective=vae", "--k=5", nll=86.25),
+        write_run(folder / "1l_k5_seed0", "--k=5", nll=85.75, units=[22]),
+        write_run(folder / "1l_k5_seed1", "--k=5", "--seed=1", nll=86.0, units=[23]),
+        write_run(folder / "1l_k5_seed2", "--k=5", "--seed=2", nll=86.75, units=[23]),
+        write_run(folder / "1l_k50_vae", "--objective=vae", nll=86.5),
+        write_run(folder / "1l_k50", nll=84.5),
+        write_run(folder / "1l_k50_dreg", "--gradient_estimator=dreg", nll=84.25),
+        write_run(folder / "2l_k5_vae", TWO_LAYERS, "--objective=vae", "--k=5", nll=85.0, units=[17, 5]),
+        write_run(folder / "2l_k5", TWO_LAYERS, "--k=5", nll=84.0, units=[21, 6]),
+        write_run(folder / "2l_k50_vae", TWO_LAYERS, "--objective=vae", epochs=3),
+        write_run(folder / "2l_k50", TWO_LAYERS, "--nll_samples=100", nll=83.0, units=[25, 6]),
+        write_run(folder / "ladder", TWO_LAYERS, "--inference=ladder", "--k=5", nll=83.5),
+    ]
+
+
+def write_report(paths, out, *words):
+    """Returns what the command prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        report.main(["report", *map(str, paths), f"--out={out}", *words])
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    return write_grid(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def written(grid, tmp_path_factory):
+    """The folder of the report on the grid, and what was printed."""
+    out = tmp_path_factory.mktemp("elsewhere") / "deep" / "report"
+    return out, write_report(grid, out, "--json")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves out the pictures, which take their time."""
+    monkeypatch.setattr(gallery, "pictures", lambda *_: [])
+
+
+def table(text, heading):
+    """The first table below a heading as a list of dictionaries."""
+    below = text.split(f"\n## {heading}\n", 1)[1]
+    lines = list(_first_lines(below.splitlines()))
+    header, _, *rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert all(len(row) == len(header) for row in rows)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _first_lines(lines):
+    started = False
+    for line in lines:
+        if line.startswith("|"):
+            started = True
+            yield line
+        elif started:
+            return
+
+
+def row(rows, **wanted):
+    (found,) = [one for one in rows if wanted.items() <= one.items()]
+    return found
+
+
+def test_the_table_has_each_cell_beside_the_published_one(written):
+    rows = table((written[0] / "report.md").read_text(), "mnist")
+    cells = [(one["layers"], one["k"], one["objective"]) for one in rows]
+    of_layers = [("1", "VAE = IWAE"), ("5", "VAE"), ("5", "IWAE"), ("50", "VAE"), ("50", "IWAE")]
+    assert list(dict.fromkeys(cells)) == [(layers, *cell) for layers in "12" for cell in of_layers]
+    vae = row(rows, layers="2", k="5", objective="VAE")
+    assert (vae["NLL"], vae["published"], vae["difference"]) == ("85.00 +- 0.25", "85.01", "-0.01")
+    assert (vae["active units"], vae["published units"]) == ("17+5", "17+5")
+    assert (vae["standard error"], vae["epochs"], vae["minutes"]) == ("0.25", "100", "3.3")
+
+
+def test_seeds_are_averaged(written):
+    rows = table((written[0] / "report.md").read_text(), "mnist")
+    seeds = row(rows, layers="1", k="5", objective="IWAE")
+    # 85.75, 86.00, 86.75: the mean 86.1667, the squared distances 0.1736 + 0.0278 + 0.3403 = 0.5417, over 2.
+    assert seeds["NLL"] == "86.17 +- 0.52 (3 seeds)"
+    assert seeds["difference"] == "+0.63"  # From 85.54.
+    assert (seeds["runs"], seeds["standard error"], seeds["active units"]) == ("4, 5, 6", "0.25", "22.7")
+
+
+def test_with_one_sample_vae_and_iwae_are_one(written):
+    rows = table((written[0] / "report.md").read_text(), "mnist")
+    one = row(rows, layers="1", k="1")
+    # 87.0 and 87.5.
+    assert (one["objective"], one["NLL"], one["difference"]) == ("VAE = IWAE", "87.25 +- 0.35 (2 seeds)", "+0.49")
+
+
+def test_recipes_are_not_averaged(written):
+    rows = table((written[0] / "report.md").read_text(), "mnist")
+    of_cell = [one for one in rows if (one["layers"], one["k"], one["objective"]) == ("1", "50", "IWAE")]
+    assert [one["NLL"] for one in of_cell] == ["84.50 +- 0.25", "84.25 +- 0.25"]
+    assert [one["what differs"] for one in of_cell] == [r"gradient\_estimator=standard", r"gradient\_estimator=dreg"]
+    assert all(not one["what differs"] for one in rows if one not in of_cell)
+
+
+def test_missing_and_unfinished_cells(written):
+    rows = table((written[0] / "report.md").read_text(), "mnist")
+    missing = row(rows, layers="2", k="1")
+    assert (missing["NLL"], missing["runs"], missing["published"], missing["difference"]) == (
+        "missing",
+        "",
+        "85.33",
+        "",
+    )
+    unfinished = row(rows, layers="2", k="50", objective="VAE")
+    assert unfinished["NLL"] == "training, 3 of 100 epochs; validation L\\_50 -90.00"
+    assert (unfinished["difference"], unfinished["epochs"], unfinished["minutes"]) == ("", "3 of 100", "0.1")
+
+
+def test_an_nll_of_other_samples_has_no_difference(written):
+    one = row(table((written[0] / "report.md").read_text(), "mnist"), layers="2", k="50", objective="IWAE")
+    assert (one["NLL"], one["published"], one["difference"]) == (r"83.00 +- 0.25 (-L\_100)", "82.90", "")
+
+
+def test_other_runs(written):
+    (other,) = table((written[0] / "report.md").read_text(), "Other runs")
+    assert (other["run"], other["data set"], other["NLL"]) == ("Ladder IWAE, 2 layers, k = 5", "mnist", "83.50 +- 0.25")
+
+
+def test_what_stands_behind_an_nll(written):
+    behind = table((written[0] / "report.md").read_text(), "What stands behind each NLL")
+    assert len(behind) == 13
+    first = behind[0]
+    # The bounds of the fake runs are -NLL - 10 / k.
+    assert (first["fewer samples"], first["all samples"]) == (r"87.00 (-L\_2,500)", r"87.00 (-L\_5,000)")
+    assert (first["corrected"], first["largest weight, 50 % / 90 %"]) == ("86.97", "0.500 / 0.875")
+    assert first["effective samples, 1 % / 10 % / 50 %"] == "1.2 / 2.5 / 7.5"
+    few = row(behind, **{"run": "13: IWAE, 2 layers, k = 50"})
+    assert (few["fewer samples"], few["all samples"]) == (r"93.00 (-L\_1)", r"83.00 (-L\_100)")
+
+
+def test_the_console_shows_the_table(written):
+    out, printed = written
+    lines = printed.splitlines()
+    assert lines[0] == "mnist:"
+    assert lines[-1] == f"the report is {out / 'report.md'}"
+    assert re.search(r"^1 +5 +IWAE +4, 5, 6 +86\.17 \+- 0\.52 \(3 seeds\) +85\.54 +\+0\.63 ", printed, re.MULTILINE)
+    assert "other runs:" in lines
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_json_is_what_the_report_shows(written):
+    shown = json.loads((written[0] / "report.json").read_text())
+    seeds = row(shown["tables"]["mnist"], num_layers=1, k=5, objective="iwae")
+    np.testing.assert_allclose([seeds["nll"], seeds["sd_over_seeds"]], [86.16666667, 0.52041650])
+    assert (seeds["runs"], seeds["seeds"], seeds["published_nll"]) == ([4, 5, 6], [0, 1, 2], 85.54)
+    text = (written[0] / "report.md").read_text()
+    assert report.text(shown, [_picture(one) for one in shown["pictures"]]) == text
+    assert all(markdown.escape(run["run_dir"]) in text and f"\n{run['command']}\n" in text for run in shown["runs"])
+    assert shown["runs"][0]["results"]["nll"]["mean"] == 87.0
+    assert shown["runs"][11]["results"] is None
+
+
+def _picture(one):
+    return gallery.Picture(one["heading"], one["caption"], one["file"] or "")
+
+
+def test_pictures_are_there(written):
+    out, _ = written
+    names = set(re.findall(r"\]\((.*)\)", (out / "report.md").read_text()))
+    assert names == {"samples.png", "reconstructions.png", "learning_curves.png", "nll.png", "active_units.png"}
+    assert {path.name for path in out.iterdir()} == names | {"report.md", "report.json"}
+    for name in names:
+        height, width, _ = matplotlib.image.imread(out / name).shape
+        assert 400 < height < 1500, name
+        assert 800 < width < 2000, name
+        assert (out / name).stat().st_size < 1_000_000
+
+
+def test_the_pair_of_the_samples_is_that_of_the_paper(grid):
+    vae, iwae = gallery.best_pair(records.read(grid))
+    assert [(one.title, one.flags.seed) for one in (vae, iwae)] == [
+        ("VAE, 1 layer, k = 5", 0),
+        ("IWAE, 1 layer, k = 5", 0),
+    ]
+
+
+def _state(folder):
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+
+def test_the_same_again_is_the_same_and_the_runs_are_left_alone(grid, written, tmp_path):
+    before = _state(grid[0].parent)
+    write_report(grid, tmp_path / "report", "--json")
+    for path in written[0].iterdir():
+        assert (tmp_path / "report" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert _state(grid[0].parent) == before
+
+
+def test_copied_runs_that_cannot_be_written_give_the_same(grid, written, tmp_path, undrawn):
+    copies = [shutil.copytree(path, tmp_path / "moved" / path.name) for path in grid]
+    paths = [tmp_path / "moved", *(tmp_path / "moved").rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        printed = write_report(copies, tmp_path / "report")
+        write_report(grid, tmp_path / "of originals")
+    finally:
+        for path in paths:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    text = (tmp_path / "report" / "report.md").read_text()
+    originals = (tmp_path / "of originals" / "report.md").read_text()
+    moved, unmoved = (markdown.escape(paths[0].parent) for paths in (copies, grid))
+    assert moved in text
+    assert text.replace(moved, unmoved) == originals
+    assert printed.splitlines()[:-1] == written[1].splitlines()[:-1]
+
+
+def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path):
+    out = tmp_path / "report"
+    out.mkdir()
+    (out / "report.md").write_text("# Report\n\nRuns: 1")
+    stale = ["samples.png", "nll_2.png", "active_units.png", "learning_curves_3.png", "report.json"]
+    own = ["notes.md", "nll_of_mine.png", "samples2.png", "nll.pdf"]
+    for name in (*stale, *own):
+        (out / name).write_text("old")
+    write_report(grid[11:12], out)
+    assert {path.name for path in out.iterdir()} == {"report.md", "learning_curves.png", *own}
+    text = (out / "report.md").read_text()
+    assert "There are no samples" in text
+    assert "No run is evaluated." in text
+    assert "Versions" not in text
+
+
+def test_a_run_that_has_not_begun_and_one_that_is_trained(tmp_path):
+    begun = write_run(tmp_path / "a", "--k=5", epochs=0)
+    trained = write_run(tmp_path / "b", "--k=5", "--epochs=2", nll=None)
+    write_report([begun], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "No epoch is finished." in text
+    assert row(table(text, "mnist"), layers="1", k="5", objective="IWAE")["NLL"] == "training, 0 of 100 epochs"
+    write_report([trained], tmp_path / "report")
+    (_, _, one, *_) = table((tmp_path / "report" / "report.md").read_text(), "mnist")
+    assert one["NLL"] == r"trained, not evaluated yet; validation L\_5 -90.00"
+
+
+def test_what_only_some_runs_have_measured(tmp_path, undrawn):
+    flags = ["--khat_images=100", "--binarization_seeds=3", "--train_nll_images=1000", "--nll_samples=200"]
+    measured = {
+        "k_hat": {"num_images": 100, "threshold": 0.7, "share_above": 0.125},
+        "binarizations": {"seeds": [0, 1, 2], "nll": [86.0, 87.0, 88.0], "mean": 87.0, "sd": 1.0},
+        "train_nll": {"mean": 80.0, "stderr": 0.5, "num_samples": 200, "num_images": 1000},
+        "active_units": {"per_layer": [20], "authors_code": {"per_layer": [21], "num_images": 9, "num_samples": 7}},
+    }
+    path = write_run(tmp_path / "run", *flags, nll=87.0, **measured)
+    write_report([path, write_run(tmp_path / "plain", nll=87.0)], tmp_path / "report", "--json")
+    text = (tmp_path / "report" / "report.md").read_text()
+    first, second = table(text, "What stands behind each NLL")
+    shown = {name: first[name] for name in first if not second[name]}
+    assert shown == {
+        "Pareto k-hat": "12.5% of 100 images above 0.7",
+        "other binarisations": "87.00 +- 1.00 (3)",
+        "training images": r"80.00 +- 0.50 (-L\_200, 1,000 images)",
+        "units by the authors' code": "21",
+    }
+    command = json.loads((tmp_path / "report" / "report.json").read_text())["runs"][0]["command"]
+    assert command == f"python -m iwae_tf.main {flags[3]} {flags[0]} {flags[1]} {flags[2]}"
+
+
+def test_all_of_the_data_sets(tmp_path):
+    paths = [
+        write_run(tmp_path / "a", "--k=5", nll=86.0, epochs=1, images=False),
+        write_run(tmp_path / "b", "--k=5", "--dataset=omniglot28", nll=105.0, data={"image_shape": [28, 28]}),
+        write_run(tmp_path / "c", "--k=5", "--dataset=npz:own.npz", nll=50.0, units=[3]),
+        write_run(tmp_path / "d", "--k=5", "--max_images=50", nll=120.0),
+    ]
+    write_report(paths, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    headings = re.findall("^## (.*)$", text, re.MULTILINE)
+    assert headings[:3] == ["mnist", "omniglot28", "Other runs"]
+    assert "published" not in table(text, "omniglot28")[0]  # The paper's table is not on record there.
+    assert [one["data set"] for one in table(text, "Other runs")] == ["npz:own.npz", "mnist"]
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.md",
+        *(f"{name}.png" for name in ("nll", "nll_2", "active_units", "active_units_2", "learning_curves")),
+        *(f"learning_curves_{i}.png" for i in (2, 3)),
+    }
+
+
+HOSTILE = "a|b\n\n# c <script>alert(1)</script> `` ``` *x* [y](javascript:z) \x1b[2J \ud800 ![i](http://w) $a$ \\| &lt;"
+
+
+def test_hostile_texts_do_no_harm(tmp_path, undrawn):
+    folder = HOSTILE.replace("/", " ").replace("\ud800", "")
+    paths = [
+        write_run(tmp_path / folder, "--dataset=npz:`` ``` |<b>$(rm x);'.npz", nll=50.0, versions={"tf": HOSTILE}),
+        write_run(tmp_path / "other", nll=86.0, versions={HOSTILE: "1"}),
+    ]
+    printed = write_report(paths, tmp_path / "report", "--json")
+    text = (tmp_path / "report" / "report.md").read_text()
+    plain, fence, code = text.partition("\n````\n")  # Longer than the three backticks within.
+    assert fence
+    assert code.endswith("\n````\n")
+    assert code.count("````") == 1
+    assert [line[:5] for line in code.splitlines()] == ["# run", "pytho", "# run", "pytho", "````"]
+    assert [line for line in plain.splitlines() if line.startswith("# ")] == ["# Report"]
+    assert not re.search(r"(?<!\\)[`*$\[]|[<>\x1b]", plain.replace("`--run_dir`", ""))
+    # Each text is in its cell, and read as Markdown it is what it was.
+    for heading, name in (("Versions", "versions"), ("Commands", "folder")):
+        shown = re.sub(r"\\(.)", r"\1", html.unescape(table(text, heading)[0][name]))
+        assert markdown.printable(folder if name == "folder" else HOSTILE) in shown
+    assert len(table(text, "Versions")) == len(table(text, "Commands")) == 2
+    assert not re.search(r"[\x1b\ud800]", printed)
+    json.loads((tmp_path / "report" / "report.json").read_text())
+
+
+def test_results_that_hold_more_than_they_should(tmp_path, undrawn):
+    more = {"nll": {"mean": 86.0, "stderr": None, "num_samples": 5000, "num_images": 1, "more": float("nan")}}
+    path = write_run(tmp_path / "run", nll=86.0)
+    results = json.loads((path / "results.json").read_text())
+    results |= more | {"versions": {"a": float("inf"), "b": "2"}, "flags": {"nll_samples": "x", "khat_images": -1}}
+    (path / "results.json").write_text(json.dumps(results))
+    write_report([path], tmp_path / "report", "--json")
+    shown = json.loads((tmp_path / "report" / "report.json").read_text())["runs"][0]
+    assert shown["command"] == "python -m iwae_tf.main"
+    assert "more" not in shown["results"]["nll"]
+    assert shown["results"]["versions"] == {"b": "2"}
+
+
+def refused(paths, out, *words):
+    with pytest.raises(UserError) as caught:
+        write_report(paths, out, *words)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_wrong_folder_is_refused_and_left_alone(grid, tmp_path):
+    inside = grid[0] / "report"
+    assert "lies in the run directory" in refused(grid, inside)
+    assert "lies in the run directory" in refused(grid, grid[0])
+    assert not inside.exists()
+    (tmp_path / "link").symlink_to(grid[0])
+    assert "lies in the run directory" in refused(grid, tmp_path / "link" / "report")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("important")
+    assert "holds something else" in refused(grid[:1], foreign)
+    (foreign / "report.md").write_text("# My own report\n")
+    assert "holds something else" in refused(grid[:1], foreign)
+    assert (foreign / "report.md").read_text() == "# My own report\n"
+    assert "is a file" in refused(grid[:1], foreign / "thesis.tex")
+    assert "cannot be a folder" in refused(grid[:1], foreign / "thesis.tex" / "report")
+    assert "cannot be a folder" in refused(grid[:1], tmp_path / ("x" * 300))
+    assert "names no folder" in refused(grid[:1], "")
+    assert {path.name for path in foreign.iterdir()} == {"thesis.tex", "report.md"}
+
+
+def test_a_folder_in_the_place_of_a_picture_is_refused(grid, tmp_path):
+    (tmp_path / "report.md").write_text("# Report\n\nRuns: 1")
+    (tmp_path / "samples.png").mkdir()
+    assert "is a folder, where the report has a file" in refused(grid[:1], tmp_path)
+
+
+def test_what_is_no_run_is_refused(grid, tmp_path):
+    out = tmp_path / "report"
+    assert "No run directory was given" in refused([], out)
+    assert "is not a run directory" in refused([tmp_path / "nothing"], out)
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused([tmp_path / "file"], out)
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    assert "holds something else than a run" in refused([*grid, tmp_path / "folder"], out)
+    assert "ame too long" in refused(["x" * 300], out)
+    assert "'nonsense'" in refused(grid, out, "--nonsense")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", "{"),
+        ("results.json", '{"nll": {"mean": NaN}}'),
+        ("history.csv", "epoch\nx\n"),
+        ("flags.txt", "--flagfile=/etc/passwd\n"),
+        ("flags.txt", "--k=many\n"),
+        ("data.json", "[]"),
+    ],
+)
+def test_damaged_runs_are_refused(name, content, tmp_path):
+    path = write_run(tmp_path / "run", epochs=2)
+    (path / name).write_text(content)
+    assert name in refused([path], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_active_units_of_another_number_of_layers_are_refused(tmp_path):
+    path = write_run(tmp_path / "run", nll=86.0, units=[20, 5])
+    assert "are no active units of 1 layers" in refused([path], tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        b"no arrays",
+        {"probabilities": np.full((4, 5, 5), np.nan)},
+        {"probabilities": np.zeros((0, 5, 5))},
+        {"probabilities": np.array([["text"]])},
+    ],
+)
+def test_damaged_samples_are_left_out(pictures, grid, tmp_path):
+    vae = shutil.copytree(grid[2], tmp_path / "vae")
+    if isinstance(pictures, bytes):
+        (vae / "samples.npz").write_bytes(pictures)
+    else:
+        np.savez(vae / "samples.npz", **pictures)
+    assert gallery.best_pair(records.read([vae, grid[3]])) is None
+
+
+def test_older_runs_have_no_reconstructions(grid, tmp_path):
+    vae = shutil.copytree(grid[2], tmp_path / "vae")
+    np.savez(vae / "samples.npz", probabilities=np.zeros((4, 28, 28), np.float32))
+    of_records = records.read([vae, grid[3]])
+    first, second, *_ = gallery.pictures(of_records, records.groups(of_records))
+    assert first.name == "samples.png"
+    assert not second.name
+    assert second.caption.startswith("Of run 1 there are no reconstructions")
+
+
+def test_a_run_that_is_named_twice_is_one(grid):
+    twice = records.read([grid[0], grid[1], grid[0] / ".." / grid[0].name])
+    assert [record.number for record in twice] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments", "together"),
+    [
+        (["--seed=1"], {}, True),
+        (["--seed=1", "--khat_images=10"], {}, True),  # It measures more, and nothing else.
+        (["--seed=1", "--nll_samples=10"], {}, False),
+        (["--seed=1", "--epochs=99"], {}, False),
+        (["--seed=1"], {"data": {"sha256": "02"}}, False),
+        (["--seed=1"], {"epochs": 7}, False),
+        (["--seed=1"], {"nll": None}, False),
+        ([], {}, False),  # The same seed again tells nothing about seeds.
+    ],
+)
+def test_seeds_are_those_of_one_recipe(words, arguments, together, tmp_path):
+    paths = [
+        write_run(tmp_path / "first", nll=86.0, images=False),
+        write_run(tmp_path / "second", *words, **{"nll": 87.0, "images": False} | arguments),
+    ]
+    groups = records.groups(records.read(paths))
+    assert [len(group) for group in groups] == ([2] if together else [1, 1])
+
+
+def test_the_command_starts_without_tensorflow(grid, tmp_path):
+    code = (
+        "import sys; from iwae_tf import report; report.main(sys.argv); "
+        "print(sorted({'tensorflow', 'keras', 'tensorflow_probability'} & set(sys.modules)))"
+    )
+    run = [sys.executable, "-c", code, str(grid[11]), f"--out={tmp_path / 'report'}"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=pathlib.Path(__file__).parent.parent)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_errors_of_the_command_are_one_line(tmp_path):
+    run = [sys.executable, "-m", "iwae_tf.report", str(tmp_path / "nothing")]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=pathlib.Path(__file__).parent.parent)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"iwae_tf: {tmp_path / 'nothing'} is not a run directory: it has no flags.txt.\n"
