@@ -4,6 +4,7 @@ import io
 
 import matplotlib.figure
 import matplotlib.image
+import matplotlib.ticker
 import numpy as np
 
 from iwae_tf import files
@@ -101,7 +102,7 @@ def save_grids(path, grids, captions):
     height, width = grids[0].shape
     inches = 5.0
     figure = matplotlib.figure.Figure(
-        figsize=(inches * len(grids), inches * height / width + 0.4), layout="constrained"
+        figsize=(inches * len(grids), inches * height / width + 0.25), layout="constrained"
     )
     for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
         axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0)
@@ -117,23 +118,29 @@ def save_validation_curves(path, curves):
       path: the file.
       curves: for each run {"label": text, "epochs": [], "minutes": [], "bounds": [] in nats}, not empty.
     """
-    rows_of_legend = -(-len(curves) // 2)
-    figure = matplotlib.figure.Figure(figsize=(11, 4.6 + 0.22 * rows_of_legend), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(11, 4.6 + 0.22 * -(-len(curves) // 2)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    bottom, top = _settled_range([curve["bounds"] for curve in curves])
     for axes, quantity, label in zip(panels, ("epochs", "minutes"), ("epoch", "minutes of training"), strict=True):
         for i, curve in enumerate(curves):
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4], "label": curve["label"]}
-            # A single epoch is no line.
-            axes.plot(curve[quantity], curve["bounds"], **style, marker="." if len(curve["bounds"]) < 5 else "")
+            # A few epochs make no line.
+            axes.plot(curve[quantity], curve["bounds"], **style, linewidth=1.3, marker="." * (len(curve["bounds"]) < 5))
         lengths = [curve[quantity][-1] for curve in curves]
         # Beside a long run the short ones would be a vertical line.
         is_log = min(lengths) > 0.0 and max(lengths) > 5.0 * min(lengths)
-        axes.set(xlabel=label, xscale="log" if is_log else "linear")
+        axes.set(xlabel=label, xscale="log" if is_log else "linear", ylim=(bottom, top))
+        seen = [x for curve in curves for x, y in zip(curve[quantity], curve["bounds"], strict=True) if y > bottom]
+        if is_log and min(seen) > 0.0:
+            axes.set_xlim(left=0.9 * min(seen))
+            axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("bound on log p(x) in nats")
-    panels[0].set_ylim(*_settled_range([curve["bounds"] for curve in curves]))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False
+    )
     _save(figure, path)
 
 
@@ -152,7 +159,7 @@ def save_nll_against_k(path, panels):
 
     Args:
       path: the file.
-      panels: title -> list of lines {"label": text, "published": bool, "k": [], "nll": [], "sd": [] over seeds, 0.0
+      panels: title -> list of lines {"label": text, "published": bool, "k": [], "nll": [], "sd": [] over seeds, NaN
         where there is but one}; lines of one label have one colour.
     """
     figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 4.4), layout="constrained")

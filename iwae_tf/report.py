@@ -5,6 +5,7 @@ folder with report.md and its pictures.
 """
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -25,7 +26,7 @@ _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats, -L_5000 unless another number of samples stands beside
 it; lower is better. Where several runs differ in nothing but the seed it is their mean +- their standard deviation,
 else the run's NLL +- its standard error over the test images, which has a column of its own, too. A column "runs" has
-the numbers of the section Commands. "Published" is Table 1 of Burda et al. (arXiv:1509.00519)."""
+the numbers of the section Commands. "Published" is Table 1 of Burda et al. (arXiv:1509.00519), after 3,280 epochs."""
 _BEHIND = """\
 L_k grows with k towards log p(x). Where it still differs from fewer to all samples, or from the corrected value
 (without its bias of order 1/k), the NLL is an upper bound that more samples would lower. Effective samples are 1 / sum
@@ -36,15 +37,13 @@ test images."""
 def main(argv):
     """Reads the runs, writes the report, and prints its table."""
     paths, flags = _parse(argv)
-    out = pathlib.Path(flags.out)
     of_records = records.read(paths)
-    _refuse_folder(out, paths)
+    out = _out_folder(flags.out, paths)
     from iwae_tf import gallery  # Matplotlib takes its time.
 
     groups = records.groups(of_records)
     content = contents(of_records, groups)
     pictures = gallery.pictures(of_records, groups)
-    _make(out)
     # The text goes first: by it the folder is known as a report, should the drawing be interrupted.
     files.write_atomically(out / "report.md", text(content, pictures).encode())
     drawn = {picture.name: picture.draw for picture in pictures if picture.draw}
@@ -189,7 +188,7 @@ def _grid_table(rows):
 def _other_table(rows):
     cells = [
         {
-            "run": row["title"],
+            "model": row["title"],
             "data set": row["dataset"],
             "runs": ", ".join(map(str, row["runs"])),
             "NLL": _nll(row),
@@ -332,31 +331,27 @@ def _parse(argv):
     return paths, _values
 
 
-def _refuse_folder(out, paths):
-    """Raises a UserError for a folder that is something else's."""
-    resolved = out.resolve()
+def _out_folder(name, paths):
+    """Makes the report's folder; raises a UserError for one that is something else's."""
+    out = pathlib.Path(name)
+    resolved = pathlib.Path(os.path.realpath(out))
     for path in paths:
-        if pathlib.Path(path).resolve() in (resolved, *resolved.parents):
+        if pathlib.Path(os.path.realpath(path)) in (resolved, *resolved.parents):
             raise UserError(
                 f"--out={out} lies in the run directory {path}, which is left as it is; give another --out."
             )
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file, not a folder; give another --out.")
-    entries = set(out.iterdir()) - set(out.glob(".report.md.*")) if out.exists() else set()
-    if entries and not (out / "report.md").is_file():
-        raise UserError(f"--out={out} holds something else than a report (it has no report.md); give another --out.")
-    folders = sorted(path.name for path in _own_files(out) if path.is_dir())
-    if folders:
-        raise UserError(
-            f"{out / folders[0]} is a folder, where the report has a file; remove it or give another --out."
-        )
-
-
-def _make(out):
     try:
         out.mkdir(parents=True, exist_ok=True)
+        # What a killed write left is nobody's.
+        entries = set(out.iterdir()) - set(out.glob(".report.md.*"))
+        folders = sorted(path for path in _own_files(out) if path.is_dir())
     except OSError as error:
-        raise UserError(f"--out={out} cannot be made ({error.strerror}); give another --out.") from error
+        raise UserError(f"--out={out} is no folder to write to ({error.strerror}); give another --out.") from error
+    if entries and not (out / "report.md").is_file():
+        raise UserError(f"--out={out} holds something else than a report (it has no report.md); give another --out.")
+    if folders:
+        raise UserError(f"{folders[0]} is a folder, where the report has a file; remove it or give another --out.")
+    return out
 
 
 def _own_files(out):

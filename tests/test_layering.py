@@ -6,7 +6,9 @@ import pathlib
 import iwae_tf
 
 ROWS = [
-    {"main", "gradients"},
+    {"main", "gradients", "report"},
+    {"gallery"},
+    {"records"},
     {"assessment", "experiment"},
     {"summary"},
     {"options"},
@@ -19,7 +21,7 @@ ROWS = [
     {"datasets"},
     {"prepared", "sources", "binarization", "bounds", "schedules", "figures", "runs"},
     {"checkpoints"},
-    {"files", "noise", "errors", "progress", "published", "compatibility", "interruption", "replicas"},
+    {"files", "noise", "errors", "progress", "published", "compatibility", "interruption", "replicas", "markdown"},
 ]
 # evaluation is below export, the other rows' modules do not know each other.
 WITHIN_A_ROW = {("export", "evaluation")}
@@ -59,5 +61,5 @@ def test_only_figures_imports_matplotlib_and_only_commands_read_flags():
         ]
         text = " ".join(ast.unparse(node) for node in imported)
         assert ("matplotlib" in text) == (path.stem == "figures"), path
-        assert ("absl" in text) == (path.stem in ("options", "gradients")), path
+        assert ("absl" in text) == (path.stem in ("options", "gradients", "report")), path
         assert "tf_keras" not in text
