@@ -10,6 +10,7 @@ import numpy as np
 from iwae_tf import files
 
 _MAGNIFICATION = 2
+_LINE_COLORS = {"VAE": "C0", "IWAE": "C1"}
 # Of the bars of the layers from the bottom, in turns.
 _BAR_COLORS = {"ours": ("#1f77b4", "#9ecae1"), "published": ("#7f7f7f", "#c7c7c7")}
 
@@ -102,11 +103,11 @@ def save_grids(path, grids, captions):
     height, width = grids[0].shape
     inches = 5.0
     figure = matplotlib.figure.Figure(
-        figsize=(inches * len(grids), inches * height / width + 0.25), layout="constrained"
+        figsize=(inches * len(grids), inches * height / width + 0.3), layout="constrained"
     )
     for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
         axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0)
-        axes.set_title(caption, fontsize=12)
+        axes.set_title(caption, fontsize=11, pad=4)
         axes.axis("off")
     _save(figure, path)
 
@@ -160,13 +161,12 @@ def save_nll_against_k(path, panels):
     Args:
       path: the file.
       panels: title -> list of lines {"label": text, "published": bool, "k": [], "nll": [], "sd": [] over seeds, NaN
-        where there is but one}; lines of one label have one colour.
+        where there is but one}; the labels are those of `_LINE_COLORS`.
     """
     figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 4.4), layout="constrained")
-    colors = {}
     for axes, (title, lines) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for line in lines:
-            color = colors.setdefault(line["label"], f"C{len(colors)}")
+            color = _LINE_COLORS[line["label"]]
             style = {"linestyle": "--", "marker": "o", "mfc": "white"} if line["published"] else {"marker": "o"}
             label = f"{line['label']}, published" if line["published"] else line["label"]
             bars = None if line["published"] else line["sd"]
@@ -188,7 +188,7 @@ def save_active_units(path, cells):
       path: the file.
       cells: for each {"label": text, "ours": [] counts per layer or None, "published": [] or None}.
     """
-    figure = matplotlib.figure.Figure(figsize=(2.0 + 0.95 * len(cells), 4.4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(max(5.0, 2.0 + 0.95 * len(cells)), 4.4), layout="constrained")
     axes = figure.subplots()
     num_layers = max(len(cell[name] or ()) for cell in cells for name in _BAR_COLORS)
     for shift, (name, colors) in zip((-0.2, 0.2), _BAR_COLORS.items(), strict=True):
@@ -207,7 +207,8 @@ def save_active_units(path, cells):
     axes.set_ylabel("active units")
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
-    axes.margins(x=0.02, y=0.1)
+    axes.set_xlim(-0.6, max(len(cells), 3) - 0.4)
+    axes.margins(y=0.1)
     figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     _save(figure, path)
 

@@ -112,7 +112,10 @@ def _reconstructions(pair):
     lacking = [record for record in pair if record.images(name) is None]
     if lacking:
         numbers = " and ".join(str(record.number) for record in lacking)
-        return Picture(heading, f"Of run {numbers} there are no reconstructions: older versions kept none.")
+        return Picture(
+            heading,
+            f"Of run{'s'[: len(lacking) > 1]} {numbers} there are no reconstructions: older versions kept none.",
+        )
     if len({record.images(name).shape[1:] for record in pair}) > 1:
         return Picture(heading, "The runs' reconstructions are of different size.")
     caption = (
