@@ -207,7 +207,8 @@ def save_active_units(path, cells):
     axes.set_ylabel("active units")
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
-    axes.set_xlim(-0.6, max(len(cells), 3) - 0.4)
+    middle, half = (len(cells) - 1) / 2.0, max(len(cells), 3) / 2.0 + 0.1
+    axes.set_xlim(middle - half, middle + half)
     axes.margins(y=0.1)
     figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     _save(figure, path)

@@ -7,6 +7,7 @@ folder with report.md and its pictures.
 import json
 import os
 import pathlib
+import re
 
 import numpy as np
 from absl import flags as absl_flags
@@ -20,8 +21,8 @@ absl_flags.DEFINE_string("out", "runs/report", "The folder for report.md and pic
 absl_flags.DEFINE_bool("json", False, "Write what report.md shows as report.json, too.", flag_values=_values)
 
 _USUAL_NLL_SAMPLES = 5000
-# A report's own pictures; those of an earlier one are removed.
-_PICTURES = ("samples", "reconstructions", "learning_curves*", "nll*", "active_units*")
+# A report's own pictures, those of further data sets numbered; those of an earlier report are removed.
+_PICTURES = ("samples", "reconstructions", "learning_curves", "nll", "active_units")
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats, -L_5000 unless another number of samples stands beside
 it; lower is better. Where several runs differ in nothing but the seed it is their mean +- their standard deviation,
@@ -324,11 +325,17 @@ def _console_lines(content):
 def _parse(argv):
     """Returns the run directories and the flags; raises a UserError for bad ones."""
     paths = options.read(_values, argv, lambda: f"{__doc__}\n{_values.get_help()}", takes_words=True)
+    # runs/* names the last report, too.
+    paths = [path for path in paths if not _is_report(pathlib.Path(path))]
     if not paths:
         raise UserError("No run directory was given; name those to report on, such as runs/*.")
     if not _values.out:
         raise UserError("--out= names no folder; give one for the report, such as runs/report.")
     return paths, _values
+
+
+def _is_report(folder):
+    return os.path.isfile(folder / "report.md") and not os.path.lexists(runs.RunDirectory(folder).flags)
 
 
 def _out_folder(name, paths):
@@ -347,7 +354,7 @@ def _out_folder(name, paths):
         folders = sorted(path for path in _own_files(out) if path.is_dir())
     except OSError as error:
         raise UserError(f"--out={out} is no folder to write to ({error.strerror}); give another --out.") from error
-    if entries and not (out / "report.md").is_file():
+    if entries and not _is_report(out):
         raise UserError(f"--out={out} holds something else than a report (it has no report.md); give another --out.")
     if folders:
         raise UserError(f"{folders[0]} is a folder, where the report has a file; remove it or give another --out.")
@@ -356,7 +363,8 @@ def _out_folder(name, paths):
 
 def _own_files(out):
     """What an earlier report has left besides report.md."""
-    return [out / "report.json", *(path for pattern in _PICTURES for path in out.glob(f"{pattern}.png"))]
+    pictures = [path for path in out.glob("*.png") if re.sub(r"_\d+$", "", path.stem) in _PICTURES]
+    return [out / "report.json", *pictures]
 
 
 def _remove_old(out, kept):

@@ -147,12 +147,23 @@ def test_the_same_runs_give_the_same_report(paper, tmp_path):
 
 
 def test_what_an_earlier_report_left_is_removed(paper, tmp_path):
-    for name in ("report.md", "report.json", "samples.png", "learning_curves_2.png", "mine.png"):
+    for name in ("report.md", "report.json", "samples.png", "learning_curves_2.png", "nll_mine.png"):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / name).write_text("old")
     report.main(["report", paper[0], f"--out={tmp_path / 'out'}"])
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"report.md", "mine.png", "learning_curves.png", "nll.png", "active_units.png"}
+    assert left == {"report.md", "nll_mine.png", "learning_curves.png", "nll.png", "active_units.png"}
+
+
+def test_the_last_report_is_no_run(paper, tmp_path, monkeypatch):
+    """`runs/*` is what people write, and the report's own place is in there."""
+    monkeypatch.chdir(tmp_path)
+    report.main(["report", paper[0]])
+    first = (tmp_path / "runs" / "report" / "report.md").read_text()
+    report.main(["report", paper[0], "runs/report"])
+    assert (tmp_path / "runs" / "report" / "report.md").read_text() == first
+    with pytest.raises(UserError, match="No run directory was given"):
+        report.main(["report", "runs/report"])
 
 
 def test_runs_are_left_as_they_are(paper, tmp_path):
