@@ -5,6 +5,7 @@ import io
 import matplotlib
 import matplotlib.figure
 import matplotlib.image
+import matplotlib.ticker
 import numpy as np
 
 from iwae_tf import files
@@ -14,6 +15,7 @@ _MAGNIFICATION = 2
 _ACTIVE, _INACTIVE = "C0", "silver"
 # Where logarithms of variances that are zero are drawn.
 _LEAST_VARIANCE = 1e-12
+_LINE_COLORS = {"VAE": "C0", "IWAE": "C1"}
 # Of the bars of the layers from the bottom, in turns.
 _BAR_COLORS = {"ours": ("#1f77b4", "#9ecae1"), "published": ("#7f7f7f", "#c7c7c7")}
 
@@ -274,11 +276,11 @@ def save_grids(path, grids, captions):
     height, width = grids[0].shape
     inches = 5.0
     figure = matplotlib.figure.Figure(
-        figsize=(inches * len(grids), inches * height / width + 0.4), layout="constrained"
+        figsize=(inches * len(grids), inches * height / width + 0.3), layout="constrained"
     )
     for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
         axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0)
-        axes.set_title(caption, fontsize=12)
+        axes.set_title(caption, fontsize=11, pad=4)
         axes.axis("off")
     _save(figure, path)
 
@@ -290,23 +292,29 @@ def save_validation_curves(path, curves):
       path: the file.
       curves: for each run {"label": text, "epochs": [], "minutes": [], "bounds": [] in nats}, not empty.
     """
-    rows_of_legend = -(-len(curves) // 2)
-    figure = matplotlib.figure.Figure(figsize=(11, 4.6 + 0.22 * rows_of_legend), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(11, 4.6 + 0.22 * -(-len(curves) // 2)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    bottom, top = _settled_range([curve["bounds"] for curve in curves])
     for axes, quantity, label in zip(panels, ("epochs", "minutes"), ("epoch", "minutes of training"), strict=True):
         for i, curve in enumerate(curves):
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4], "label": curve["label"]}
-            # A single epoch is no line.
-            axes.plot(curve[quantity], curve["bounds"], **style, marker="." if len(curve["bounds"]) < 5 else "")
+            # A few epochs make no line.
+            axes.plot(curve[quantity], curve["bounds"], **style, linewidth=1.3, marker="." * (len(curve["bounds"]) < 5))
         lengths = [curve[quantity][-1] for curve in curves]
         # Beside a long run the short ones would be a vertical line.
         is_log = min(lengths) > 0.0 and max(lengths) > 5.0 * min(lengths)
-        axes.set(xlabel=label, xscale="log" if is_log else "linear")
+        axes.set(xlabel=label, xscale="log" if is_log else "linear", ylim=(bottom, top))
+        seen = [x for curve in curves for x, y in zip(curve[quantity], curve["bounds"], strict=True) if y > bottom]
+        if is_log and min(seen) > 0.0:
+            axes.set_xlim(left=0.9 * min(seen))
+            axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("bound on log p(x) in nats")
-    panels[0].set_ylim(*_settled_range([curve["bounds"] for curve in curves]))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False
+    )
     _save(figure, path)
 
 
@@ -325,14 +333,13 @@ def save_nll_against_k(path, panels):
 
     Args:
       path: the file.
-      panels: title -> list of lines {"label": text, "published": bool, "k": [], "nll": [], "sd": [] over seeds, 0.0
-        where there is but one}; lines of one label have one colour.
+      panels: title -> list of lines {"label": text, "published": bool, "k": [], "nll": [], "sd": [] over seeds, NaN
+        where there is but one}; the labels are those of `_LINE_COLORS`.
     """
     figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 4.4), layout="constrained")
-    colors = {}
     for axes, (title, lines) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for line in lines:
-            color = colors.setdefault(line["label"], f"C{len(colors)}")
+            color = _LINE_COLORS[line["label"]]
             style = {"linestyle": "--", "marker": "o", "mfc": "white"} if line["published"] else {"marker": "o"}
             label = f"{line['label']}, published" if line["published"] else line["label"]
             bars = None if line["published"] else line["sd"]
@@ -354,7 +361,7 @@ def save_active_units(path, cells):
       path: the file.
       cells: for each {"label": text, "ours": [] counts per layer or None, "published": [] or None}.
     """
-    figure = matplotlib.figure.Figure(figsize=(2.0 + 0.95 * len(cells), 4.4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(max(5.0, 2.0 + 0.95 * len(cells)), 4.4), layout="constrained")
     axes = figure.subplots()
     num_layers = max(len(cell[name] or ()) for cell in cells for name in _BAR_COLORS)
     for shift, (name, colors) in zip((-0.2, 0.2), _BAR_COLORS.items(), strict=True):
@@ -373,7 +380,9 @@ def save_active_units(path, cells):
     axes.set_ylabel("active units")
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
-    axes.margins(x=0.02, y=0.1)
+    middle, half = (len(cells) - 1) / 2.0, max(len(cells), 3) / 2.0 + 0.1
+    axes.set_xlim(middle - half, middle + half)
+    axes.margins(y=0.1)
     figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     _save(figure, path)
 

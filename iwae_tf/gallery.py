@@ -1,5 +1,6 @@
 """The report's pictures: which runs each of them shows, and what has to be said of it."""
 
+import collections
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from iwae_tf import figures, published, records
 
 _COLUMNS = 10
 _NUM_IMAGES = 100
+# Flags that a VAE and an IWAE must share to stand side by side.
+_KIND = ("dataset", "latent_dims", "hidden_dims", "k")
 
 
 class Picture(NamedTuple):
@@ -60,15 +63,20 @@ def best_pair(of_records):
     They have the same data, layers and k, and otherwise as many flags as possible in common. One layer and k = 5 go
     before everything else.
     """
-    drawn = [record for record in of_records if record.num_samples > 1 and record.images("probabilities") is not None]
+    shapes = {record.number: _shape(record) for record in of_records}
+    drawn = [record for record in of_records if record.num_samples > 1 and shapes[record.number]]
     vaes, iwaes = ([record for record in drawn if record.flags.objective == name] for name in ("vae", "iwae"))
-    pairs = [pair for pair in itertools.product(vaes, iwaes) if len({_networks(record) for record in pair}) == 1]
-    return max(pairs, key=_worth, default=None)
+
+    def of_one_kind(pair):
+        kinds = {tuple(getattr(record.flags, name) for name in _KIND) + shapes[record.number] for record in pair}
+        return len(kinds) == 1
+
+    return max(filter(of_one_kind, itertools.product(vaes, iwaes)), key=_worth, default=None)
 
 
-def _networks(record):
-    flags = record.flags
-    return flags.dataset, flags.latent_dims, flags.hidden_dims, flags.k, record.images("probabilities").shape[1:]
+def _shape(record):
+    images = record.images("probabilities")
+    return () if images is None else images.shape[1:]
 
 
 def _worth(pair):
@@ -104,7 +112,10 @@ def _reconstructions(pair):
     lacking = [record for record in pair if record.images(name) is None]
     if lacking:
         numbers = " and ".join(str(record.number) for record in lacking)
-        return Picture(heading, f"Of run {numbers} there are no reconstructions: older versions kept none.")
+        return Picture(
+            heading,
+            f"Of run{'s'[: len(lacking) > 1]} {numbers} there are no reconstructions: older versions kept none.",
+        )
     if len({record.images(name).shape[1:] for record in pair}) > 1:
         return Picture(heading, "The runs' reconstructions are of different size.")
     caption = (
@@ -139,19 +150,25 @@ def _curves(dataset, of_records, name):
 def representatives(dataset, groups):
     """For each cell of a data set's grid the runs that stand for it in pictures; cells without are left out.
 
-    Where a cell has several recipes: the paper's gradient estimator goes first, then more epochs, then more seeds. The
-    NLL has no say in it, or the test images would choose.
+    Where a cell has several recipes, the one that more cells have goes first, so that a line's points are alike; then
+    the paper's gradient estimator, more epochs and more seeds. The NLL has no say in it, or the test images would
+    choose.
     """
+    evaluated = [group for group in groups if group[0].results and group[0].cell and group[0].cell[0] == dataset]
+    num_cells = collections.Counter(recipe for recipe, _ in {(_recipe(group[0]), group[0].cell) for group in evaluated})
 
     def worth(group):
-        return group[0].flags.gradient_estimator == "standard", group[0].epochs, len(group)
+        record = group[0]
+        is_standard = record.flags.gradient_estimator == "standard"
+        return num_cells[_recipe(record)], is_standard, record.epochs, len(group)
 
-    of_cell = {}
-    for cell in records.GRID:
-        found = [group for group in groups if group[0].cell == (dataset, *cell) and group[0].results]
-        if found:
-            of_cell[cell] = max(found, key=worth)
-    return of_cell
+    of_cell = {cell: [group for group in evaluated if group[0].cell == (dataset, *cell)] for cell in records.GRID}
+    return {cell: max(found, key=worth) for cell, found in of_cell.items() if found}
+
+
+def _recipe(record):
+    """What a record's recipe is apart from its cell."""
+    return frozenset((name, text) for name, text in record.recipe.items() if name not in records.CELL_FLAGS)
 
 
 def _nll_against_k(dataset, groups, name):
@@ -176,7 +193,7 @@ def _measured_line(chosen, dims, objective):
     for (cell_dims, k, cell_objective), group in chosen.items():
         if cell_dims == dims and (cell_objective == objective or k == 1):
             nlls = [record.results["nll"]["mean"] for record in group]
-            points.append((k, np.mean(nlls), np.std(nlls, ddof=1) if len(nlls) > 1 else 0.0))
+            points.append((k, np.mean(nlls), np.std(nlls, ddof=1) if len(nlls) > 1 else np.nan))
     counts, nlls, sds = zip(*points, strict=True) if points else ((), (), ())
     return {"label": objective.upper(), "published": False, "k": counts, "nll": nlls, "sd": sds}
 
@@ -209,7 +226,7 @@ def _active_units(dataset, groups, name):
 
 
 def _which_recipe(dataset, groups):
-    cells = [group[0].cell for group in groups if group[0].results and (group[0].cell or " ")[0] == dataset]
+    cells = [group[0].cell for group in groups if group[0].results and group[0].cell and group[0].cell[0] == dataset]
     if len(set(cells)) == len(cells):
         return ""
     numbers = [str(record.number) for group in representatives(dataset, groups).values() for record in group]

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import pathlib
+import os
 import types
 
 import numpy as np
@@ -17,6 +17,8 @@ GRID = sorted(
 )
 # The data sets that the paper has those cells of.
 GRID_DATASETS = ("mnist", "omniglot28")
+# The flags that make a cell.
+CELL_FLAGS = ("dataset", "objective", "k", "latent_dims", "hidden_dims")
 # More pixels than these along a side are no picture for a report.
 _MOST_PIXELS = 256
 
@@ -126,7 +128,7 @@ def read(paths):
     """
     folders = {}
     for path in paths:
-        folders.setdefault(pathlib.Path(path).resolve(), path)
+        folders.setdefault(os.path.realpath(path), path)
     return [_read(number, path) for number, path in enumerate(folders.values(), start=1)]
 
 

@@ -6,6 +6,7 @@ folder with report.md and its pictures.
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 
@@ -28,7 +29,7 @@ _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats, -L_5000 unless another number of samples stands beside
 it; lower is better. Where several runs differ in nothing but the seed it is their mean +- their standard deviation,
 else the run's NLL +- its standard error over the test images, which has a column of its own, too. A column "runs" has
-the numbers of the section Commands. "Published" is Table 1 of Burda et al. (arXiv:1509.00519)."""
+the numbers of the section Commands. "Published" is Table 1 of Burda et al. (arXiv:1509.00519), after 3,280 epochs."""
 _BEHIND = """\
 L_k grows with k towards log p(x). Where it still differs from fewer to all samples, or from the corrected value
 (without its bias of order 1/k), the NLL is an upper bound that more samples would lower. Effective samples are 1 / sum
@@ -193,7 +194,7 @@ def _grid_table(rows):
 def _other_table(rows):
     cells = [
         {
-            "run": row["title"],
+            "model": row["title"],
             "data set": row["dataset"],
             "runs": ", ".join(map(str, row["runs"])),
             "NLL": _nll(row),
@@ -329,6 +330,8 @@ def _console_lines(content):
 def _parse(argv):
     """Returns the run directories and the flags; raises a UserError for bad ones."""
     paths = options.read(_values, argv, lambda: f"{__doc__}\n{_values.get_help()}", takes_words=True)
+    # runs/* names the last report, too.
+    paths = [path for path in paths if not _is_report(pathlib.Path(path))]
     if not paths:
         raise UserError("No run directory was given; name those to report on, such as runs/*.")
     if not _values.out:
@@ -346,9 +349,9 @@ def _refusing_failures(out):
 
 def _refuse_folder(out, paths):
     """Raises a UserError for a folder that is something else's."""
-    resolved = out.resolve()
+    resolved = pathlib.Path(os.path.realpath(out))
     for path in paths:
-        if pathlib.Path(path).resolve() in (resolved, *resolved.parents):
+        if pathlib.Path(os.path.realpath(path)) in (resolved, *resolved.parents):
             raise UserError(
                 f"--out={out} lies in the run directory {path}, which is left as it is; give another --out."
             )
@@ -371,6 +374,8 @@ def _own_files(out):
 
 def _is_report(out):
     """Whether a folder holds a report, and not somebody's own report.md."""
+    if not os.path.isfile(out / "report.md"):
+        return False
     with contextlib.suppress(OSError), (out / "report.md").open(errors="replace") as file:
         return file.readline() == f"{_TITLE}\n" and file.read(7) == "\nRuns: "
     return False

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_runs import RESULTS
 
-from iwae_tf import checkpoints, experiment, files, measurements, options, runs, sources, summary
+from iwae_tf import checkpoints, experiment, files, measurements, options, records, report, runs, sources, summary
 from iwae_tf.errors import UserError
 
 
@@ -23,8 +23,10 @@ def _packed(**arrays):
 
 
 def _results(run):
-    results = run.read_results()
-    summary.table(options.parse(["main"]), results)
+    results, flags = run.read_results(), options.parse(["main"])
+    summary.table(flags, results)
+    of_records = [records.Record(1, "run", flags, results, [], results["data"])]
+    report.text(report.contents(of_records, records.groups(of_records)), []).encode()
 
 
 def _unfinished(run):
@@ -39,10 +41,17 @@ def _checkpoint(run):
 
 
 ROW = ",".join(["1"] * len(runs.HISTORY_COLUMNS))
+OPTIONAL = {
+    "bounds": [{"k": 5, "mean": -91.0, "stderr": None}],
+    "corrected_nll": {"mean": 90.0, "stderr": 0.1},
+    "effective_sample_size": dict.fromkeys(("mean", "1%", "10%", "50%", "90%"), 3.0),
+    "k_hat": {"num_images": 1, "threshold": 0.7, "share_above": 0.5},
+    "versions": {"iwae_tf": "0.1.0"},
+}
 # Name -> a whole file, and what reads it.
 FILES = {
     "flags.txt": (b"--k=5\n--latent_dims=100,50\n--seed=3\n--dataset=mnist\n", experiment.read_flags),
-    "results.json": (json.dumps(RESULTS).encode(), _results),
+    "results.json": (json.dumps(RESULTS | OPTIONAL).encode(), _results),
     "history.csv": (f"{','.join(runs.HISTORY_COLUMNS)}\n{ROW}\n".encode(), runs.RunDirectory.read_history),
     "data.json": (b'{"image_shape": [28, 28], "sha256": "01"}', runs.RunDirectory.read_data),
     "ckpt-6.npz": (_packed(weights=np.ones((2, 3), np.float32)), _checkpoint),
@@ -55,7 +64,9 @@ FILES = {
 }
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(RESULTS)), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(RESULTS | OPTIONAL)), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -235,3 +236,44 @@ def test_an_infinite_order_can_be_stored():
     flags = parse("--objective=vr", "--alpha=-inf")
     assert json.loads(json.dumps(options.result_flags(flags), allow_nan=False))["alpha"] == "-inf"
     assert options.run_flags(flags)["alpha"] == "-inf"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--objective=vae", "--k=5", "--seed=3", "--nll_samples=100"],
+        ["--schedule=paper", "--stages=5", "--batch_size=20", "--ema_momentum=0"],
+        ["--schedule=paper", "--learning_rate=0.003"],
+        ["--inference=ladder", "--latent_dims=64, 32", "--hidden_dims=30,20;10", "--batch_norm"],
+        ["--latent_dims=100,50", "--hidden_dims=200,200;100,100"],
+        ["--objective=vr", "--alpha=-inf"],
+        ["--objective=miwae", "--num_outer=3", "--gradient_estimator=resampled", "--resampled=7"],
+        ["--dataset=npz:of mine/it's $HOME;`x`.npz", "--binarization=threshold"],
+        ["--dataset=binarized_mnist", "--first_epochs=3", "--first_k=5", "--learning_rate=1e-05"],
+        ["--dataset=tfds:mnist", "--train_split=train[:50%]", "--clip_norm=1"],
+        ["--init_from=runs/mnist_iwae_1l_k50_seed0", "--run_dir=elsewhere"],
+    ],
+)
+def test_the_command_repeats_the_run(words):
+    flags = parse(*words)
+    program = shlex.split(options.command(flags))
+    assert program[:3] == ["python", "-m", "iwae_tf.main"]
+    again = parse(*program[3:])
+    assert options.run_flags(again) == options.run_flags(flags)
+    assert again.nll_samples == flags.nll_samples
+
+
+def test_the_command_names_nothing_that_is_as_by_default():
+    assert options.command(parse("--k=50", "--learning_rate=0.003", "--hidden_dims=200,200")) == (
+        "python -m iwae_tf.main"
+    )
+    assert options.command(parse("--k=5", "--hidden_dims=9;8", "--latent_dims=2,1")) == (
+        "python -m iwae_tf.main --k=5 --latent_dims=2,1 '--hidden_dims=9;8'"
+    )
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_the_command_of_every_flagfile(path):
+    flags = parse(f"--flagfile={path}")
+    assert options.run_flags(parse(*shlex.split(options.command(flags))[3:])) == options.run_flags(flags)

@@ -145,7 +145,11 @@ def test_an_nll_of_other_samples_has_no_difference(written):
 
 def test_other_runs(written):
     (other,) = table((written[0] / "report.md").read_text(), "Other runs")
-    assert (other["run"], other["data set"], other["NLL"]) == ("Ladder IWAE, 2 layers, k = 5", "mnist", "83.50 +- 0.25")
+    assert (other["model"], other["data set"], other["NLL"]) == (
+        "Ladder IWAE, 2 layers, k = 5",
+        "mnist",
+        "83.50 +- 0.25",
+    )
 
 
 def test_what_stands_behind_an_nll(written):
@@ -490,3 +494,13 @@ def test_errors_of_the_command_are_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == f"iwae_tf: {tmp_path / 'nothing'} is not a run directory: it has no flags.txt.\n"
+
+
+def test_the_last_report_is_no_run_to_report_on(tmp_path):
+    """runs/* names it, too."""
+    path = write_run(tmp_path / "run", epochs=2)
+    out = tmp_path / "report"
+    write_report([path], out)
+    before = (out / "report.md").read_bytes()
+    write_report([path, out], out)
+    assert (out / "report.md").read_bytes() == before
