@@ -108,9 +108,10 @@ class Unfinished:
 
     def __init__(self, flags, trained, wanted, run):
         self._num_samples, self._k = flags.nll_samples, options.num_samples(flags)
-        # What makes two evaluations the same; the flags of the run itself cannot change.
-        sizes = [number for one in wanted for number in (one.num_images, one.num_k_hats)]
-        self._of = np.array([trained["steps"], self._num_samples, *sizes])
+        # What makes two evaluations the same; the flags of the run itself cannot change. Sizes alone would not tell a
+        # pass over training images from one over as many test images.
+        asked = [getattr(flags, name) for name in options.EVALUATION_FLAGS]
+        self._of = np.array([trained["steps"], *asked, *(one.num_images for one in wanted)])
         self._run = run
         self._passes = wanted
         self._current = 0

@@ -42,6 +42,8 @@ def k_hat(largest_log_weights, num_samples):
       k-hat, float64 [...]; inf where the tail has too few different weights for a fit.
     """
     largest = np.asarray(largest_log_weights, np.float64)
+    if num_samples == 1:  # Nothing to fit, where ArviZ fails.
+        return np.full(largest.shape[:-1], np.inf)
     # Those below the tail only count.
     others = np.repeat(largest.min(axis=-1, keepdims=True), num_samples - largest.shape[-1], axis=-1)
     _, shapes = _arviz().psislw(np.concatenate([others, largest], axis=-1))

@@ -88,6 +88,8 @@ def _cell(name, words):
     seed = options.parse(argv).seed
     argv.append(f"--run_dir={_RUNS / f'{name}_seed{seed}'}")
     flags = options.parse(argv)
+    if flags.overwrite:  # As a flagfile of one's own can ask for.
+        raise UserError(f"--overwrite has no meaning for a whole table; remove the folders of {_RUNS}/ that are to go.")
     # Whatever would be refused hours from now is refused at once.
     runs.RunDirectory(flags.run_dir).check(options.run_flags(flags))
     return types.SimpleNamespace(name=name, argv=argv, flags=flags)

@@ -55,7 +55,7 @@ FILES = {
     "history.csv": (f"{','.join(runs.HISTORY_COLUMNS)}\n{ROW}\n".encode(), runs.RunDirectory.read_history),
     "data.json": (b'{"image_shape": [28, 28], "sha256": "01"}', runs.RunDirectory.read_data),
     "ckpt-6.npz": (_packed(weights=np.ones((2, 3), np.float32)), _checkpoint),
-    "unfinished_evaluation.npz": (_packed(of=np.array([6, 3, 5, 0]), values_0=np.zeros((9, 4))), _unfinished),
+    "unfinished_evaluation.npz": (_packed(of=np.array([6, 3, 0, 1, 0, 5]), values_0=np.zeros((9, 4))), _unfinished),
     "own.npz": (
         _packed(train=np.eye(4, dtype=np.uint8).reshape(2, 2, 4), test=np.ones((1, 2, 4), np.uint8)),
         lambda run: sources.read_npz(run.path / "own.npz"),

@@ -294,12 +294,13 @@ def test_a_run_does_not_start_from_itself(finished):
 
 def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
     _, run = finished
-    flags = options.parse(["main", "--nll_samples=30"])
+    flags = options.parse(["main", "--nll_samples=30", "--khat_images=7", "--train_nll_images=20"])
 
     wanted = [measurements.Pass("test images", 60, lambda: None, 7), measurements.Pass("others", 20, lambda: None)]
 
     def read(values, **changes):
-        of = {"steps": 6, "nll_samples": 30, "images": 60, "k_hats": 7, "others": 20, "of them": 0} | changes
+        of = {"steps": 6, "nll_samples": 30, "k_hats": 7, "binarizations": 1, "train": 20, "images": 60, "others": 20}
+        of |= changes
         files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "values_0": values})
         first, second = measurements.Unfinished(flags, {"steps": 6}, wanted, run).bounds
         assert len(second) == 0
@@ -313,7 +314,8 @@ def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
     assert len(read(without_k_hats)) == 20
     assert len(read(np.ones([rows, 61]))) == 0
     assert len(read(np.ones([rows - 1, 20]))) == 0
-    for other in ({"steps": 7}, {"nll_samples": 5000}, {"images": 50}, {"k_hats": 0}):
+    # The last is another evaluation whose passes may be of the same sizes.
+    for other in ({"steps": 7}, {"nll_samples": 5000}, {"images": 50}, {"k_hats": 0}, {"binarizations": 2, "train": 0}):
         assert len(read(np.ones([rows, 20]), **other)) == 0
     run.unfinished_evaluation.unlink()
 

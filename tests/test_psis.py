@@ -33,6 +33,7 @@ def test_pareto_weights_have_their_shape(shape):
 def test_too_few_different_weights_have_none():
     assert psis.k_hat(np.zeros([2, psis.num_tail(100)]), 100).tolist() == [np.inf, np.inf]
     assert psis.num_tail(1) == 1
+    assert psis.k_hat(np.zeros([2, 1]), 1).tolist() == [np.inf, np.inf]
     assert psis.num_tail(5000) == 214
 
 

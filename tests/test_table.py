@@ -83,6 +83,12 @@ def test_bad_words_are_refused_before_anything_is_trained(folder, words, message
     assert not pathlib.Path("runs").exists()
 
 
+def test_a_flagfile_of_ones_own_cannot_overwrite_either(folder):
+    (folder / "own.flags").write_text("--overwrite")
+    with pytest.raises(UserError, match="--overwrite has no meaning"):
+        table.run_table(["table", f"--flagfile={folder / 'own.flags'}"])
+
+
 def test_run_directories_of_something_else_are_refused_at_once(folder):
     path = pathlib.Path("runs/table/mnist_a_seed0")
     path.mkdir(parents=True)
