@@ -10,8 +10,8 @@ def main(argv):
     flags = options.parse(argv)
     with runs.RunDirectory(flags.run_dir) as run:
         run.check(options.run_flags(flags), flags.overwrite)
-        results = None if flags.overwrite else summary.stored_results(flags, run)
-        if results and run.data.exists() and (run.saved_model.exists() or not flags.export):
+        results = None if flags.overwrite else summary.finished_results(flags, run)
+        if results:
             print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
             print(summary.table(flags, results))
             return

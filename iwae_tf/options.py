@@ -658,6 +658,19 @@ def result_flags(values):
     return plain | sizes | infinite
 
 
+def answer(stored, values):
+    """Whether results are those that these flags ask for; they may hold more than that.
+
+    Args:
+      stored: the flags of the results, see `result_flags`; older versions lack some.
+      values: as `parse` returns them.
+    """
+    asked = result_flags(values)
+    further = {name: _values[name].default for name in EVALUATION_FLAGS if name != "nll_samples"}
+    unasked = {name for name, default in further.items() if asked[name] == default}
+    return all((further | stored).get(name) == value for name, value in asked.items() if name not in unasked)
+
+
 def _hidden_text(hidden):
     return ";".join(",".join(map(str, widths)) for widths in hidden)
 

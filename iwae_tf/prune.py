@@ -107,6 +107,7 @@ def _record(flags, kept, models, values, num_train):
     nll = {name: _mean(-log_likelihoods) for name, log_likelihoods in values.items()}
     return {
         "threshold": flags.threshold,
+        "steps": models["before"].num_steps,
         "kept_units": [of_layer.tolist() for of_layer in kept],
         "chosen_by": {"split": "train", "num_images": num_train, "num_samples": units.ACTIVE_UNIT_SAMPLES},
         "num_units": {name: model.inference.latent_dims for name, model in models.items()},

@@ -43,9 +43,15 @@ def stored_results(flags, run):
       What its results.json holds, or None if that is of a shorter training, of other flags, or not there yet.
     """
     results = run.read_results()
-    if results is None or results["flags"] != options.result_flags(flags):
+    if results is None or not options.answer(results["flags"], flags):
         return None
     return results if results["training"].get("epochs") == options.num_epochs(flags) else None
+
+
+def finished_results(flags, run):
+    """As `stored_results`, but None where something else that these flags ask for is missing."""
+    complete = run.data.exists() and (run.saved_model.exists() or not flags.export)
+    return stored_results(flags, run) if complete else None
 
 
 def table(flags, results):

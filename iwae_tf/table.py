@@ -8,6 +8,7 @@ The flagfiles are in flags/table/; each run goes to runs/table/CELL_seedN, and t
 command continues where it was stopped, and leaves finished cells as they are.
 """
 
+import contextlib
 import fnmatch
 import pathlib
 import sys
@@ -32,23 +33,34 @@ def run_table(argv):
     print(f"{len(cells)} cells: {', '.join(cell.name for cell in cells)}")
     failed = []
     for number, cell in enumerate(cells, start=1):
-        if _is_finished(cell):
-            print(f"cell {number} of {len(cells)}, {cell.name}, is finished")
-            continue
-        whole = Whole(cells, number)
-        print(f"\n{whole.text()}", flush=True)
         try:
-            with progress.noting(whole.text):
-                main.main(cell.argv)
+            _run_cell(cells, number)
         except UserError as error:
-            failed.append(cell.name)
+            failed.append(cell)
             print(f"iwae_tf: {cell.name}: {error}", file=sys.stderr)
-    begun = [cell.flags.run_dir for cell in cells if runs.RunDirectory(cell.flags.run_dir).flags.exists()]
+    begun = [cell.flags.run_dir for cell in cells if cell not in failed and _run(cell).flags.exists()]
     if begun:
         print()
         report.main(["report", *begun, f"--out={_REPORT}", "--json"])
     if failed:
-        raise UserError(f"{', '.join(failed)} failed, see above; the same command tries again.")
+        names = ", ".join(cell.name for cell in failed)
+        raise UserError(f"{names} failed, see above; the same command tries again.")
+
+
+def _run_cell(cells, number):
+    """Trains and evaluates a cell, unless that is done."""
+    cell = cells[number - 1]
+    if summary.finished_results(cell.flags, _run(cell)):
+        print(f"cell {number} of {len(cells)}, {cell.name}, is finished")
+        return
+    whole = Whole(cells, number)
+    print(f"\n{whole.text()}", flush=True)
+    with progress.noting(whole.text):
+        main.main(cell.argv)
+
+
+def _run(cell):
+    return runs.RunDirectory(cell.flags.run_dir)
 
 
 def _cells(argv):
@@ -90,14 +102,13 @@ def _cell(name, words):
     flags = options.parse(argv)
     if flags.overwrite:  # As a flagfile of one's own can ask for.
         raise UserError(f"--overwrite has no meaning for a whole table; remove the folders of {_RUNS}/ that are to go.")
+    if flags.strategy == "multi_worker":
+        raise UserError(
+            "--strategy=multi_worker is for single runs: the workers would not agree on the finished cells."
+        )
     # Whatever would be refused hours from now is refused at once.
     runs.RunDirectory(flags.run_dir).check(options.run_flags(flags))
     return types.SimpleNamespace(name=name, argv=argv, flags=flags)
-
-
-def _is_finished(cell):
-    run = runs.RunDirectory(cell.flags.run_dir)
-    return summary.stored_results(cell.flags, run) is not None and (run.saved_model.exists() or not cell.flags.export)
 
 
 class Whole:
@@ -115,7 +126,7 @@ class Whole:
         """One line: the cell, how much of the whole is done, and the time left once the machine's speed is known."""
         done = sum(_work_done(cell) for cell in self._cells)
         total = sum(_work(cell.flags) for cell in self._cells)
-        histories = [(cell.flags, runs.RunDirectory(cell.flags.run_dir).read_history()) for cell in self._cells]
+        histories = [(cell.flags, _history(cell)) for cell in self._cells]
         timed = [(_work_trained(flags, len(rows)), rows[-1]["seconds"]) for flags, rows in histories if rows]
         text = f"table: cell {self._number} of {len(self._cells)}, {self._cells[self._number - 1].name}"
         text += f"; {done / total:.0%} of all is done"
@@ -127,10 +138,17 @@ class Whole:
 
 def _work_done(cell):
     """What of a cell's work is finished; of an evaluation only the whole."""
-    run = runs.RunDirectory(cell.flags.run_dir)
-    if summary.stored_results(cell.flags, run):
-        return _work(cell.flags)
-    return _work_trained(cell.flags, len(run.read_history()))
+    with contextlib.suppress(UserError):  # Of damaged results the cell itself says what is wrong.
+        if summary.finished_results(cell.flags, _run(cell)):
+            return _work(cell.flags)
+    return _work_trained(cell.flags, len(_history(cell)))
+
+
+def _history(cell):
+    """The rows of a cell's history.csv; a damaged one is written anew when its turn comes."""
+    with contextlib.suppress(UserError):
+        return _run(cell).read_history()
+    return []
 
 
 def _work(flags):
