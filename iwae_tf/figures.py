@@ -302,6 +302,7 @@ def save_validation_curves(path, curves):
         # Beside a long run the short ones would be a vertical line.
         is_log = min(lengths) > 0.0 and max(lengths) > 5.0 * min(lengths)
         axes.set(xlabel=label, xscale="log" if is_log else "linear")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("bound on log p(x) in nats")
     panels[0].set_ylim(*_settled_range([curve["bounds"] for curve in curves]))
@@ -354,7 +355,7 @@ def save_active_units(path, cells):
       path: the file.
       cells: for each {"label": text, "ours": [] counts per layer or None, "published": [] or None}.
     """
-    figure = matplotlib.figure.Figure(figsize=(2.0 + 0.95 * len(cells), 4.4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(max(4.0, 2.0 + 0.95 * len(cells)), 4.4), layout="constrained")
     axes = figure.subplots()
     num_layers = max(len(cell[name] or ()) for cell in cells for name in _BAR_COLORS)
     for shift, (name, colors) in zip((-0.2, 0.2), _BAR_COLORS.items(), strict=True):
@@ -374,7 +375,7 @@ def save_active_units(path, cells):
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.02, y=0.1)
-    figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4 if len(cells) > 5 else 2, fontsize=9, frameon=False)
     _save(figure, path)
 
 

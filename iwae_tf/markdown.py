@@ -15,8 +15,9 @@ def printable(text):
 
 
 def table(header, rows):
-    """A table as lines; the cells are plain texts, those that begin with a number to the right."""
-    right = [all(re.match(r"[-+]?\d|$|-$", row[i]) for row in rows) for i in range(len(header))]
+    """A table as lines; the cells are plain texts, columns of numbers to the right."""
+    # "3: IWAE" begins with a number and is none.
+    right = [all(re.match(r"[-+]?\d(?!\d*:)|$|-$", row[i]) for row in rows) for i in range(len(header))]
     lines = [header, ["--:" if is_right else "---" for is_right in right], *rows]
     escaped = [[cell if i == 1 else escape(cell) for cell in line] for i, line in enumerate(lines)]
     return [f"| {' | '.join(line)} |" for line in escaped]
