@@ -303,6 +303,8 @@ def save_validation_curves(path, curves):
         is_log = min(lengths) > 0.0 and max(lengths) > 5.0 * min(lengths)
         axes.set(xlabel=label, xscale="log" if is_log else "linear")
         axes.xaxis.set_major_formatter("{x:g}")
+        if quantity == "epochs" and not is_log:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("bound on log p(x) in nats")
     panels[0].set_ylim(*_settled_range([curve["bounds"] for curve in curves]))

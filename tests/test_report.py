@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_runs import write_run
 
-from iwae_tf import figures, gallery, markdown, records, report
+from iwae_tf import figures, gallery, markdown, records, report, runs
 from iwae_tf.errors import UserError
 
 TWO_LAYERS = "--latent_dims=100,50"
@@ -395,6 +395,27 @@ def test_results_that_hold_more_than_they_should(tmp_path, undrawn):
     assert shown["command"] == "python -m iwae_tf.main"
     assert "more" not in shown["results"]["nll"]
     assert shown["results"]["versions"] == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("nll", "num_samples", "units", "bound", "seconds"),
+    [(9e11, 5000, 10**11, -9e11, 9e11), (-9e11, 5000, -(10**11), 9e11, -9e11), (0.0, 0, 0, 0.0, 0.0)],
+)
+def test_results_of_no_training_are_shown_nevertheless(nll, num_samples, units, bound, seconds, tmp_path):
+    """Such as no run leaves, but somebody may write; twice, so that a curve has a length, and a mean a spread."""
+    paths = [write_run(tmp_path / str(seed), f"--seed={seed}", nll=nll, units=[units]) for seed in (0, 1)]
+    for path in paths:
+        run = runs.RunDirectory(path)
+        epoch = dict.fromkeys(runs.HISTORY_COLUMNS, bound) | {"seconds": seconds}
+        run.write_history([epoch | {"epoch": number} for number in (-1, 0, 0, 7)])
+        results = run.read_results()
+        results["nll"] |= {"num_samples": num_samples, "num_images": -1, "stderr": None}
+        run.write_results(results | {"bounds": [], "binarizations": {"seeds": [], "nll": [], "mean": nll, "sd": None}})
+    write_report(paths, tmp_path / "report", "--json")
+    rows = table((tmp_path / "report" / "report.md").read_text(), "mnist")
+    one = row(rows, layers="1", k="50", objective="IWAE")
+    assert one["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples else r" (-L\_0)")
+    assert ("difference" in one) == bool(num_samples)
 
 
 def refused(paths, out, *words):
