@@ -25,6 +25,7 @@ def _packed(**arrays):
 def _results(run):
     results = run.read_results()
     summary.table(options.parse(["main"]), results)
+    json.dumps(runs.known_results(results), allow_nan=False)
 
 
 def _unfinished(run):

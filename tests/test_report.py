@@ -65,6 +65,16 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(gallery, "pictures", lambda *_: [])
 
 
+DRAWING = ("save_grids", "save_validation_curves", "save_nll_against_k", "save_active_units")
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """Makes the pictures' files, and draws nothing."""
+    for name in DRAWING:
+        monkeypatch.setattr(figures, name, lambda path, *_: path.write_bytes(b""))
+
+
 def table(text, heading):
     """The first table below a heading as a list of dictionaries."""
     below = text.split(f"\n## {heading}\n", 1)[1]
@@ -209,7 +219,7 @@ def test_the_pair_of_the_samples_is_that_of_the_paper(grid):
 def drawn(of_records, function, monkeypatch):
     """What a function of `figures` is given to draw, and the picture's caption."""
     given = []
-    for name in ("save_grids", "save_validation_curves", "save_nll_against_k", "save_active_units"):
+    for name in DRAWING:
         keep = given.append if name == function else lambda _: None
         monkeypatch.setattr(figures, name, lambda path, *arguments, keep=keep: keep(arguments))
     for picture in gallery.pictures(of_records, records.groups(of_records)):
@@ -286,7 +296,7 @@ def test_copied_runs_that_cannot_be_written_give_the_same(grid, written, tmp_pat
     assert printed.splitlines()[:-1] == written[1].splitlines()[:-1]
 
 
-def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path):
+def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path, sketched):
     out = tmp_path / "report"
     out.mkdir()
     (out / "report.md").write_text("# Report\n\nRuns: 1")
@@ -302,7 +312,7 @@ def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path):
     assert "Versions" not in text
 
 
-def test_a_run_that_has_not_begun_and_one_that_is_trained(tmp_path):
+def test_a_run_that_has_not_begun_and_one_that_is_trained(tmp_path, sketched):
     begun = write_run(tmp_path / "a", "--k=5", epochs=0)
     trained = write_run(tmp_path / "b", "--k=5", "--epochs=2", nll=None)
     write_report([begun], tmp_path / "report")
@@ -337,7 +347,7 @@ def test_what_only_some_runs_have_measured(tmp_path, undrawn):
     assert command == f"python -m iwae_tf.main {flags[3]} {flags[0]} {flags[1]} {flags[2]}"
 
 
-def test_all_of_the_data_sets(tmp_path):
+def test_all_of_the_data_sets(tmp_path, sketched):
     paths = [
         write_run(tmp_path / "a", "--k=5", nll=86.0, epochs=1, images=False),
         write_run(tmp_path / "b", "--k=5", "--dataset=omniglot28", nll=105.0, data={"image_shape": [28, 28]}),
