@@ -310,6 +310,8 @@ def save_validation_curves(path, curves):
             axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
+        if quantity == "epochs" and not is_log:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("bound on log p(x) in nats")
     figure.legend(
@@ -383,7 +385,7 @@ def save_active_units(path, cells):
     middle, half = (len(cells) - 1) / 2.0, max(len(cells), 3) / 2.0 + 0.1
     axes.set_xlim(middle - half, middle + half)
     axes.margins(y=0.1)
-    figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4 if len(cells) > 5 else 2, fontsize=9, frameon=False)
     _save(figure, path)
 
 

@@ -150,9 +150,9 @@ def _curves(dataset, of_records, name):
 def representatives(dataset, groups):
     """For each cell of a data set's grid the runs that stand for it in pictures; cells without are left out.
 
-    Where a cell has several recipes, the one that more cells have goes first, so that a line's points are alike; then
-    the paper's gradient estimator, more epochs and more seeds. The NLL has no say in it, or the test images would
-    choose.
+    Where a cell has several recipes, the paper's number of samples behind the NLL goes first, then the recipe that more
+    cells have, so that a line's points are alike; then the paper's gradient estimator, more epochs and more seeds. The
+    NLL has no say in it, or the test images would choose.
     """
     evaluated = [group for group in groups if group[0].results and group[0].cell and group[0].cell[0] == dataset]
     num_cells = collections.Counter(recipe for recipe, _ in {(_recipe(group[0]), group[0].cell) for group in evaluated})
@@ -160,7 +160,7 @@ def representatives(dataset, groups):
     def worth(group):
         record = group[0]
         is_standard = record.flags.gradient_estimator == "standard"
-        return num_cells[_recipe(record)], is_standard, record.epochs, len(group)
+        return _as_published(group), num_cells[_recipe(record)], is_standard, record.epochs, len(group)
 
     of_cell = {cell: [group for group in evaluated if group[0].cell == (dataset, *cell)] for cell in records.GRID}
     return {cell: max(found, key=worth) for cell, found in of_cell.items() if found}
@@ -171,8 +171,14 @@ def _recipe(record):
     return frozenset((name, text) for name, text in record.recipe.items() if name not in records.CELL_FLAGS)
 
 
+def _as_published(group):
+    """Whether the NLL is the same quantity as the paper's."""
+    return group[0].flags.nll_samples == published.NLL_SAMPLES
+
+
 def _nll_against_k(dataset, groups, name):
-    chosen = representatives(dataset, groups)
+    of_cells = representatives(dataset, groups)
+    chosen = {cell: group for cell, group in of_cells.items() if _as_published(group)}
     panels = {}
     for dims in dict.fromkeys(cell[0] for cell in chosen):
         lines = [_measured_line(chosen, dims, objective) for objective in ("vae", "iwae")]
@@ -180,11 +186,13 @@ def _nll_against_k(dataset, groups, name):
         panels[f"{len(dims)} layer{'s'[: len(dims) > 1]}"] = [line for line in lines if line["k"]]
     heading = f"NLL against k, {dataset}"
     if not panels:
-        return Picture(heading, "No run is evaluated.")
+        return Picture(heading, f"No run is evaluated with {published.NLL_SAMPLES:,} samples.")
     caption = "Test NLL against the samples k of training; lower is better. At k = 1 the VAE and the IWAE are one. "
     if any(len(group) > 1 for group in chosen.values()):
         caption += "Where a cell has several seeds the point is their mean and the bar their standard deviation. "
-    caption += _which_recipe(dataset, groups)
+    if len(chosen) < len(of_cells):
+        caption += f"NLLs of other than {published.NLL_SAMPLES:,} samples are left out. "
+    caption += _which_recipe(groups, chosen)
     return Picture(heading, caption.strip(), name, _drawing(figures.save_nll_against_k, panels))
 
 
@@ -220,16 +228,17 @@ def _active_units(dataset, groups, name):
         ours = [float(count) for count in np.mean(units, axis=0)]
         cells.append({"label": label, "ours": ours, "published": beside.active_units if beside else None})
     caption = "Active units of each stochastic layer: those whose posterior mean varies with the image. "
-    caption += _which_recipe(dataset, groups)
+    caption += _which_recipe(groups, chosen)
     heading = f"Active units, {dataset}"
     return Picture(heading, caption.strip(), name, _drawing(figures.save_active_units, cells))
 
 
-def _which_recipe(dataset, groups):
-    cells = [group[0].cell for group in groups if group[0].results and group[0].cell and group[0].cell[0] == dataset]
-    if len(set(cells)) == len(cells):
+def _which_recipe(groups, chosen):
+    """Says which runs a picture shows, where some of the same cells have others."""
+    cells = {group[0].cell for group in chosen.values()}
+    if sum(group[0].cell in cells for group in groups if group[0].results) == len(chosen):
         return ""
-    numbers = [str(record.number) for group in representatives(dataset, groups).values() for record in group]
+    numbers = [str(record.number) for group in chosen.values() for record in group]
     return f"Some cells have runs of several recipes; the picture shows runs {', '.join(numbers)}."
 
 

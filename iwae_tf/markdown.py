@@ -16,7 +16,8 @@ def printable(text):
 
 def table(header, rows):
     """A table as lines; the cells are plain texts, columns of numbers to the right."""
-    right = [not any(map(str.isalpha, "".join(column))) for column in zip(*rows, strict=True)]
+    # "3: IWAE" begins with a number and is none.
+    right = [all(re.match(r"[-+]?\d(?!\d*:)|$|-$", row[i]) for row in rows) for i in range(len(header))]
     lines = [header, ["--:" if is_right else "---" for is_right in right], *rows]
     escaped = [[cell if i == 1 else escape(cell) for cell in line] for i, line in enumerate(lines)]
     return [f"| {' | '.join(line)} |" for line in escaped]

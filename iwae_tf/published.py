@@ -8,6 +8,8 @@
 
 from typing import NamedTuple
 
+# Importance samples per test image behind the table's NLL.
+NLL_SAMPLES = 5000
 # 8 stages of 3^i epochs; section 5 of [1].
 EPOCHS = 3280
 

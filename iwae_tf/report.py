@@ -21,7 +21,6 @@ _values.set_gnu_getopt()  # Flags may follow the run directories.
 absl_flags.DEFINE_string("out", "runs/report", "The folder for report.md and pictures.", flag_values=_values)
 absl_flags.DEFINE_bool("json", False, "Write what report.md shows as report.json, too.", flag_values=_values)
 
-_USUAL_NLL_SAMPLES = 5000
 # A report's own files besides report.md; those of an earlier one are removed.
 _OWN_FILES = re.compile(r"report\.json|(samples|reconstructions|(learning_curves|nll|active_units)(_\d+)?)\.png")
 _TITLE = "# Report"
@@ -226,7 +225,7 @@ def _nll(row):
     if "nll" not in row:
         bound = row.get("validation_bound", {"mean": None})
         return row["state"] + ("" if bound["mean"] is None else f"; validation L_{bound['k']:,} {bound['mean']:.2f}")
-    samples = "" if row["nll_samples"] == _USUAL_NLL_SAMPLES else f" (-L_{row['nll_samples']:,})"
+    samples = "" if row["nll_samples"] == published.NLL_SAMPLES else f" (-L_{row['nll_samples']:,})"
     if row["sd_over_seeds"] is None:
         return _spread(row["nll"], row["stderr"]) + samples
     return f"{_spread(row['nll'], row['sd_over_seeds'])} ({len(row['runs'])} seeds){samples}"
@@ -234,7 +233,7 @@ def _nll(row):
 
 def _difference(row):
     """Ours less the published one; None unless both are there and are the same quantity."""
-    if row["published_nll"] is None or row.get("nll_samples") != _USUAL_NLL_SAMPLES:
+    if row["published_nll"] is None or row.get("nll_samples") != published.NLL_SAMPLES:
         return None
     return row["nll"] - row["published_nll"]
 

@@ -103,9 +103,7 @@ def _cell(name, words):
     if flags.overwrite:  # As a flagfile of one's own can ask for.
         raise UserError(f"--overwrite has no meaning for a whole table; remove the folders of {_RUNS}/ that are to go.")
     if flags.strategy == "multi_worker":
-        raise UserError(
-            "--strategy=multi_worker is for single runs: the workers would not agree on the finished cells."
-        )
+        raise UserError("--strategy=multi_worker is for single runs: workers would not agree on finished cells.")
     # Whatever would be refused hours from now is refused at once.
     runs.RunDirectory(flags.run_dir).check(options.run_flags(flags))
     return types.SimpleNamespace(name=name, argv=argv, flags=flags)

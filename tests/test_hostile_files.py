@@ -26,7 +26,9 @@ def _results(run):
     results, flags = run.read_results(), options.parse(["main"])
     summary.table(flags, results)
     of_records = [records.Record(1, "run", flags, results, [], results["data"])]
-    report.text(report.contents(of_records, records.groups(of_records)), []).encode()
+    content = report.contents(of_records, records.groups(of_records))
+    report.text(content, []).encode()
+    json.dumps(content, allow_nan=False)
 
 
 def _unfinished(run):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_runs import write_run
 
-from iwae_tf import gallery, markdown, records, report
+from iwae_tf import figures, gallery, markdown, records, report, runs
 from iwae_tf.errors import UserError
 
 TWO_LAYERS = "--latent_dims=100,50"
@@ -63,6 +63,16 @@ def written(grid, tmp_path_factory):
 def undrawn(monkeypatch):
     """Leaves out the pictures, which take their time."""
     monkeypatch.setattr(gallery, "pictures", lambda *_: [])
+
+
+DRAWING = ("save_grids", "save_validation_curves", "save_nll_against_k", "save_active_units")
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """Makes the pictures' files, and draws nothing."""
+    for name in DRAWING:
+        monkeypatch.setattr(figures, name, lambda path, *_: path.write_bytes(b""))
 
 
 def table(text, heading):
@@ -161,7 +171,7 @@ def test_what_stands_behind_an_nll(written):
     assert (first["corrected"], first["largest weight, 50 % / 90 %"]) == ("86.97", "0.500 / 0.875")
     assert first["effective samples, 1 % / 10 % / 50 %"] == "1.2 / 2.5 / 7.5"
     few = row(behind, **{"run": "13: IWAE, 2 layers, k = 50"})
-    assert (few["fewer samples"], few["all samples"]) == (r"93.00 (-L\_1)", r"83.00 (-L\_100)")
+    assert (few["fewer samples"], few["all samples"]) == (r"83.20 (-L\_50)", r"83.00 (-L\_100)")
 
 
 def test_the_console_shows_the_table(written):
@@ -210,6 +220,55 @@ def test_the_pair_of_the_samples_is_that_of_the_paper(grid):
     ]
 
 
+def drawn(of_records, function, monkeypatch):
+    """What a function of `figures` is given to draw, and the picture's caption."""
+    given = []
+    for name in DRAWING:
+        keep = given.append if name == function else lambda _: None
+        monkeypatch.setattr(figures, name, lambda path, *arguments, keep=keep: keep(arguments))
+    for picture in gallery.pictures(of_records, records.groups(of_records)):
+        if picture.draw:
+            before = len(given)
+            picture.draw("unused")
+            if len(given) > before:
+                return given[-1], picture.caption
+    raise AssertionError(f"{function} is not called")
+
+
+def test_the_points_of_nll_against_k(grid, monkeypatch):
+    ((panels,), caption) = drawn(records.read(grid), "save_nll_against_k", monkeypatch)
+    vae, iwae, published_vae, published_iwae = panels["1 layer"]
+    assert (vae["label"], vae["published"], vae["k"], vae["nll"]) == ("VAE", False, (1, 5, 50), (87.25, 86.25, 86.5))
+    assert iwae["k"] == (1, 5, 50)
+    np.testing.assert_allclose(iwae["nll"], (87.25, 86.16666667, 84.5))
+    np.testing.assert_allclose(iwae["sd"], (0.35355339, 0.52041650, np.nan))
+    assert (published_iwae["k"], published_iwae["nll"]) == ((1, 5, 50), (86.76, 85.54, 84.78))
+    assert published_vae["nll"] == (86.76, 86.47, 86.35)
+    # Of two layers at k = 50 the VAE is unfinished, and the IWAE's NLL is -L_100, which is another quantity.
+    assert [(line["k"], line["nll"]) for line in panels["2 layers"][:2]] == [((5,), (85.0,)), ((5,), (84.0,))]
+    assert "NLLs of other than 5,000 samples are left out." in caption
+    assert caption.endswith("the picture shows runs 1, 2, 3, 4, 5, 6, 7, 8, 10, 11.")
+
+
+def test_the_bars_of_the_active_units(grid, monkeypatch):
+    ((cells,), caption) = drawn(records.read(grid[2:6]), "save_active_units", monkeypatch)
+    assert [cell["label"] for cell in cells] == ["VAE\n1 layer\nk = 5", "IWAE\n1 layer\nk = 5"]
+    assert [cell["published"] for cell in cells] == [(20,), (22,)]
+    np.testing.assert_allclose([cell["ours"] for cell in cells], [[20.0], [68.0 / 3.0]])
+    assert "the picture shows" not in caption
+
+
+def test_the_learning_curves(grid, monkeypatch):
+    ((curves,), _) = drawn(records.read(grid[11:13]), "save_validation_curves", monkeypatch)
+    assert [curve["label"] for curve in curves] == [
+        "1: VAE, 2 layers, k = 50, seed 0",
+        "2: IWAE, 2 layers, k = 50, seed 0",
+    ]
+    assert curves[0]["epochs"] == [1, 2, 3]
+    np.testing.assert_allclose(curves[0]["minutes"], [2.0 / 60.0, 4.0 / 60.0, 6.0 / 60.0])
+    assert curves[0]["bounds"][-1] == -90.0
+
+
 def _state(folder):
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
@@ -241,7 +300,7 @@ def test_copied_runs_that_cannot_be_written_give_the_same(grid, written, tmp_pat
     assert printed.splitlines()[:-1] == written[1].splitlines()[:-1]
 
 
-def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path):
+def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path, sketched):
     out = tmp_path / "report"
     out.mkdir()
     (out / "report.md").write_text("# Report\n\nRuns: 1")
@@ -253,11 +312,11 @@ def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path):
     assert {path.name for path in out.iterdir()} == {"report.md", "learning_curves.png", *own}
     text = (out / "report.md").read_text()
     assert "There are no samples" in text
-    assert "No run is evaluated." in text
+    assert "No run is evaluated with 5,000 samples." in text
     assert "Versions" not in text
 
 
-def test_a_run_that_has_not_begun_and_one_that_is_trained(tmp_path):
+def test_a_run_that_has_not_begun_and_one_that_is_trained(tmp_path, sketched):
     begun = write_run(tmp_path / "a", "--k=5", epochs=0)
     trained = write_run(tmp_path / "b", "--k=5", "--epochs=2", nll=None)
     write_report([begun], tmp_path / "report")
@@ -292,7 +351,7 @@ def test_what_only_some_runs_have_measured(tmp_path, undrawn):
     assert command == f"python -m iwae_tf.main {flags[3]} {flags[0]} {flags[1]} {flags[2]}"
 
 
-def test_all_of_the_data_sets(tmp_path):
+def test_all_of_the_data_sets(tmp_path, sketched):
     paths = [
         write_run(tmp_path / "a", "--k=5", nll=86.0, epochs=1, images=False),
         write_run(tmp_path / "b", "--k=5", "--dataset=omniglot28", nll=105.0, data={"image_shape": [28, 28]}),
@@ -350,6 +409,27 @@ def test_results_that_hold_more_than_they_should(tmp_path, undrawn):
     assert shown["command"] == "python -m iwae_tf.main"
     assert "more" not in shown["results"]["nll"]
     assert shown["results"]["versions"] == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("nll", "num_samples", "units", "bound", "seconds"),
+    [(9e11, 5000, 10**11, -9e11, 9e11), (-9e11, 5000, -(10**11), 9e11, -9e11), (0.0, 0, 0, 0.0, 0.0)],
+)
+def test_results_of_no_training_are_shown_nevertheless(nll, num_samples, units, bound, seconds, tmp_path):
+    """Such as no run leaves, but somebody may write; twice, so that a curve has a length, and a mean a spread."""
+    paths = [write_run(tmp_path / str(seed), f"--seed={seed}", nll=nll, units=[units]) for seed in (0, 1)]
+    for path in paths:
+        run = runs.RunDirectory(path)
+        epoch = dict.fromkeys(runs.HISTORY_COLUMNS, bound) | {"seconds": seconds}
+        run.write_history([epoch | {"epoch": number} for number in (-1, 0, 0, 7)])
+        results = run.read_results()
+        results["nll"] |= {"num_samples": num_samples, "num_images": -1, "stderr": None}
+        run.write_results(results | {"bounds": [], "binarizations": {"seeds": [], "nll": [], "mean": nll, "sd": None}})
+    write_report(paths, tmp_path / "report", "--json")
+    rows = table((tmp_path / "report" / "report.md").read_text(), "mnist")
+    one = row(rows, layers="1", k="50", objective="IWAE")
+    assert one["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples else r" (-L\_0)")
+    assert ("difference" in one) == bool(num_samples)
 
 
 def refused(paths, out, *words):
