@@ -277,3 +277,19 @@ def test_the_command_names_nothing_that_is_as_by_default():
 def test_the_command_of_every_flagfile(path):
     flags = parse(f"--flagfile={path}")
     assert options.run_flags(parse(*shlex.split(options.command(flags))[3:])) == options.run_flags(flags)
+
+
+def test_results_that_hold_more_than_is_asked_are_enough():
+    def parse(*words):
+        return options.parse(["main", *words])
+
+    more = options.result_flags(parse("--khat_images=5", "--binarization_seeds=3"))
+    assert options.answer(more, parse())
+    assert options.answer(more, parse("--khat_images=5"))
+    assert not options.answer(more, parse("--khat_images=6"))
+    assert not options.answer(more, parse("--nll_samples=10"))
+    assert not options.answer(more, parse("--train_nll_images=5"))
+    assert not options.answer(more, parse("--k=5"))
+    older = {name: value for name, value in options.result_flags(parse()).items() if name != "khat_images"}
+    assert options.answer(older, parse())
+    assert not options.answer(older, parse("--khat_images=5"))

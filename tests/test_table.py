@@ -67,9 +67,24 @@ def test_some_cells_with_further_flags_make_a_set_of_their_own(folder, monkeypat
     assert called == [["main", flagfile, "--seed=2", "--epochs=1", "--run_dir=runs/table/mnist_b_seed2"]]
 
 
+def test_a_damaged_cell_does_not_stop_the_others(folder, capsys, monkeypatch):
+    called = []
+    monkeypatch.setattr(main, "main", called.append)
+    flags = table._cells(["table"])[0].flags
+    with runs.RunDirectory(flags.run_dir) as run:
+        run.claim(options.run_flags(flags), data={"image_shape": [28, 28]})
+        run.results.write_text("{")
+        run.history.write_text("{")
+    with pytest.raises(UserError, match="mnist_b failed"):
+        table.run_table(["table"])
+    assert "iwae_tf: mnist_b: Cannot read" in capsys.readouterr().err
+    assert [argv[-1] for argv in called] == ["--run_dir=runs/table/mnist_a_seed0"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--strategy=multi_worker"], "is for single runs"),
         (["mnist_c"], "'mnist_c' is no cell; give some of mnist_a, mnist_b, omniglot28_a"),
         (["--seed", "2"], "'2' is no cell"),
         (["--epochs=none"], "epochs"),
