@@ -147,6 +147,7 @@ def test_the_plan_is_the_one_that_the_flags_ask_for():
     assert (paper.schedule, paper.epochs, paper.learning_rate) == ("paper", 13, 1e-3)
 
 
+@pytest.mark.slow
 def test_results_of_a_shorter_training_do_not_hold_for_a_longer_one(tmp_path):
     """--stages grows: the exported model and the results are those of the longer training."""
     run = runs.RunDirectory(tmp_path / "run")
@@ -217,7 +218,7 @@ def test_other_flags_are_refused_and_evaluation_flags_are_not(finished, capsys):
     with pytest.raises(UserError, match="--k=3 there, 4 here"):
         main.main(["main", *FLAGS, "--k=4", f"--run_dir={run.path}"])
     stored = run.read_results()
-    main.main(["main", *FLAGS, "--nll_samples=10", "--noexport", f"--run_dir={run.path}"])
+    main.main(["main", *FLAGS, "--nll_samples=10", "--noexport", "--nojit", f"--run_dir={run.path}"])
     assert "training epochs" not in capsys.readouterr().out
     results = run.read_results()
     assert results["nll"]["num_samples"] == 10
@@ -332,7 +333,7 @@ def test_more_can_be_measured_of_a_finished_run(finished, capsys):
     """The same NLL, and beside it k-hats, another binarisation and training images; by default none of them."""
     _, run = finished
     stored = run.read_results()
-    words = ["--khat_images=5", "--binarization_seeds=2", "--train_nll_images=20"]
+    words = ["--khat_images=5", "--binarization_seeds=2", "--train_nll_images=20", "--nojit"]
     main.main(["main", *FLAGS, *words, "--noexport", f"--run_dir={run.path}"])
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("evaluating")] == [
@@ -341,7 +342,7 @@ def test_more_can_be_measured_of_a_finished_run(finished, capsys):
         "evaluating 20 training images with 30 samples each",
     ]
     results = run.read_results()
-    assert results["nll"]["mean"] == pytest.approx(stored["nll"]["mean"], abs=1e-4)
+    assert results["nll"]["mean"] == pytest.approx(stored["nll"]["mean"], abs=1e-3)
     with np.load(run.test_log_likelihoods) as arrays:
         k_hats, others, train = (arrays[n] for n in ("k_hat", "log_likelihood_binarization_1", "train_log_likelihood"))
         first = arrays["log_likelihood"]
@@ -374,6 +375,7 @@ def test_what_a_run_cannot_start_from_is_refused(finished, words, message, tmp_p
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_ones_own_images_and_what_they_become(tmp_path, capsys):
     """Not square, binarised once; other images are refused, for training on and for measuring gradients."""
     pictures = np.random.default_rng(0).integers(0, 256, [80, 6, 5], np.uint8)
@@ -395,6 +397,7 @@ def test_ones_own_images_and_what_they_become(tmp_path, capsys):
         main.main(["main", *FLAGS, *words, f"--run_dir={tmp_path / 'dark'}"])
 
 
+@pytest.mark.slow
 def test_two_units_are_drawn_in_full(tmp_path, capsys):
     words = [*FLAGS, "--nojit", "--epochs=1", "--latent_dims=2", "--noexport", f"--run_dir={tmp_path / 'run'}"]
     main.main(["main", *words])
@@ -402,6 +405,7 @@ def test_two_units_are_drawn_in_full(tmp_path, capsys):
     assert {"manifold.png", "posterior.png"} < pictures
 
 
+@pytest.mark.slow
 def test_another_architecture_runs_to_the_end(tmp_path, capsys):
     words = ["--inference=ladder", "--batch_norm", "--beta_warmup_epochs=1", "--activation=leaky_relu"]
     _run_to_the_end(words, tmp_path, capsys)

@@ -47,6 +47,7 @@ def test_the_command(run, capsys):
     run.release()
 
 
+@pytest.mark.slow
 def test_fewer_images_without_an_export(run):
     record = _prune(run, "--threshold=1e9", "--images=7", "--noexport")
     assert record["nll"]["num_images"] == 7

@@ -159,6 +159,7 @@ def test_two_replicas_in_one_process_train_as_one(alone, tmp_path):
     _assert_same_history(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
     main.main(["main", *FLAGS, "--strategy=mirrored", f"--run_dir={tmp_path / 'run'}"])
     _assert_same(tmp_path / "run", alone)
