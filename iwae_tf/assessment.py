@@ -64,8 +64,8 @@ def _results(flags, model, images, test, bounds):
     of_test = bounds[0]
     found = {
         "nll": {**_nll(of_test), "binarization_seed": binarization.FIXED_BINARIZATION_SEED},
-        "bounds": [{"k": count, **_mean(of_test.at(count))} for count in of_test.counts],
-        "corrected_nll": _mean(-of_test.corrected),
+        "bounds": [{"k": count, **evaluation.mean_and_stderr(of_test.at(count))} for count in of_test.counts],
+        "corrected_nll": evaluation.mean_and_stderr(-of_test.corrected),
         "effective_sample_size": _quantiles(of_test.effective_sample_sizes),
         "largest_weight": _quantiles(of_test.largest_weights),
         "elbo": float(of_test.elbos.mean()),
@@ -83,7 +83,11 @@ def _results(flags, model, images, test, bounds):
 
 def _nll(bounds):
     """The NLL of a pass, with what it rests on."""
-    return {**_mean(-bounds.log_likelihoods), "num_samples": bounds.num_samples, "num_images": len(bounds)}
+    return {
+        **evaluation.mean_and_stderr(-bounds.log_likelihoods),
+        "num_samples": bounds.num_samples,
+        "num_images": len(bounds),
+    }
 
 
 def _k_hat(bounds):
@@ -143,12 +147,6 @@ def _units(model, images, test):
         },
         "units": [layer.record() for layer in layers],
     }
-
-
-def _mean(values):
-    """A mean over images and its standard error, plain JSON."""
-    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "stderr": stderr}
 
 
 def _quantiles(values):

@@ -257,6 +257,12 @@ def full_batch(images, start):
     return len(batch), tf.constant(np.concatenate([batch, filling]))
 
 
+def mean_and_stderr(values):
+    """A mean over images and its standard error, which a single image does not have; plain JSON."""
+    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "stderr": stderr}
+
+
 def sample_means(model, num_images, image_shape, seed=0):
     """Draws latent variables from the prior and returns the pixels' means, float array [num_images, height, width]."""
     means = model.sample(num_images, noise.key(seed, "samples")).mean()

@@ -38,9 +38,8 @@ def main(argv):
         _announce(flags, images, data, workers, run)
         with interruption.deferred():
             trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
-            results = (
-                summary.stored_results(flags, run) if workers.is_chief else None
-            )  # Those of a shorter training are gone.
+            # Those of a shorter training are gone.
+            results = summary.stored_results(flags, run) if workers.is_chief else None
             if flags.evaluate and not workers.any(results is not None):
                 results = assessment.assess(flags, model, images, data, trained, run, workers)
             if flags.export and workers.is_chief:

@@ -437,7 +437,7 @@ def read(values, argv, help_text, takes_words=False):
       UserError: an unknown flag, a bad value, a flagfile that cannot be read, or words that have no meaning.
       SystemExit: with status 0, after printing the help.
     """
-    if set(argv[1:]) & {"--help", "-h", "-help", "--helpfull", "--helpshort", "-?"}:
+    if asks_for_help(argv):
         print(help_text())
         sys.exit(0)
     try:
@@ -451,6 +451,11 @@ def read(values, argv, help_text, takes_words=False):
         hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
         raise UserError(f"{words[0]!r} belongs to no flag{hint}")
     return words
+
+
+def asks_for_help(argv):
+    """Whether a command line asks what there is."""
+    return bool(set(argv[1:]) & {"--help", "-h", "-help", "--helpfull", "--helpshort", "-?"})
 
 
 def _refuse_contradictions():

@@ -102,9 +102,9 @@ def _evaluate(models, test, flags):
 
 def _record(flags, kept, models, values, num_train):
     """What pruned.json holds."""
-    from iwae_tf import binarization, units
+    from iwae_tf import binarization, evaluation, units
 
-    nll = {name: _mean(-log_likelihoods) for name, log_likelihoods in values.items()}
+    nll = {name: evaluation.mean_and_stderr(-log_likelihoods) for name, log_likelihoods in values.items()}
     return {
         "threshold": flags.threshold,
         "steps": models["before"].num_steps,
@@ -117,18 +117,13 @@ def _record(flags, kept, models, values, num_train):
         },
         "nll": {
             **nll,
-            "difference": _mean(values["before"] - values["after"]),
+            "difference": evaluation.mean_and_stderr(values["before"] - values["after"]),
             "num_samples": flags.nll_samples,
             "num_images": len(values["before"]),
             "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
         },
         "exported": flags.export,
     }
-
-
-def _mean(values):
-    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "stderr": stderr}
 
 
 def _write(run, record, smaller):

@@ -69,13 +69,13 @@ def _cells(argv):
     Raises:
       UserError: unknown cells, flags that a run refuses, or run directories that hold something else.
     """
-    if set(argv[1:]) & {"--help", "-h", "-help", "--helpfull", "--helpshort", "-?"}:
+    if options.asks_for_help(argv):
         print(f"{__doc__}\nThe flags of the runs: python -m iwae_tf.main --help")
         sys.exit(0)
     words = [word for word in argv[1:] if word.startswith("-")]
-    own = [word for word in words if word.lstrip("-").split("=")[0] in ("run_dir", "overwrite")]
+    own = [word for word in words if word.lstrip("-").split("=")[0] == "run_dir"]
     if own:
-        raise UserError(f"{own[0]} has no meaning for a whole table; remove the folders of {_RUNS}/ that are to go.")
+        raise UserError(f"{own[0]} has no meaning for a whole table: each cell has its own in {_RUNS}/.")
     names = _names([word for word in argv[1:] if not word.startswith("-")] or [_USUAL_CELLS])
     cells = [_cell(name, words) for name in names]
     return sorted(cells, key=lambda cell: _work(cell.flags))
@@ -100,7 +100,7 @@ def _cell(name, words):
     seed = options.parse(argv).seed
     argv.append(f"--run_dir={_RUNS / f'{name}_seed{seed}'}")
     flags = options.parse(argv)
-    if flags.overwrite:  # As a flagfile of one's own can ask for.
+    if flags.overwrite:
         raise UserError(f"--overwrite has no meaning for a whole table; remove the folders of {_RUNS}/ that are to go.")
     if flags.strategy == "multi_worker":
         raise UserError("--strategy=multi_worker is for single runs: workers would not agree on finished cells.")
