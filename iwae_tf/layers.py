@@ -166,10 +166,10 @@ def precision_weighted(first, second):
     Returns:
       The `DiagonalNormal` with the sum of both precisions and the precision-weighted mean of both means.
     """
-    precisions = [1.0 / tf.square(gaussian.stddev()) for gaussian in (first, second)]
-    total = precisions[0] + precisions[1]
-    loc = (precisions[0] * first.mean() + precisions[1] * second.mean()) / total
-    return DiagonalNormal(loc=loc, scale_diag=tf.math.rsqrt(total))
+    # In logarithms, since the square of a standard deviation below 1e-19 is zero in single precision.
+    log_ratio = 2.0 * (tf.math.log(second.stddev()) - tf.math.log(first.stddev()))
+    loc = tf.sigmoid(log_ratio) * first.mean() + tf.sigmoid(-log_ratio) * second.mean()
+    return DiagonalNormal(loc=loc, scale_diag=first.stddev() * tf.exp(-0.5 * tf.nn.softplus(-log_ratio)))
 
 
 def standard_normal(units):

@@ -224,6 +224,27 @@ def test_the_ladder_merges_by_precision():
     np.testing.assert_allclose(merged.variance(), [[[1.0 / 5.0, 0.5]]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("scales", "loc", "scale"),
+    [
+        ((1e-25, 1e-25), 1.0, 1e-25 / np.sqrt(2.0)),
+        ((1e-25, 1.0), 3.0, 1e-25),
+        ((1e20, 1e-15), -1.0, 1e-15),
+    ],
+)
+def test_the_ladder_merges_very_small_and_very_large_scales(scales, loc, scale):
+    """Their squares are zero or infinite in single precision; the merged Gaussian and its gradients are finite."""
+    scales = tf.constant(scales)
+    with tf.GradientTape() as tape:
+        tape.watch(scales)
+        first = layers.DiagonalNormal(tf.constant([3.0]), scales[:1])
+        merged = layers.precision_weighted(first, layers.DiagonalNormal(tf.constant([-1.0]), scales[1:]))
+        total = merged.mean() + merged.stddev()
+    np.testing.assert_allclose(merged.mean(), [loc], rtol=1e-5)
+    np.testing.assert_allclose(merged.stddev(), [scale], rtol=1e-5)
+    assert np.isfinite(tape.gradient(total, scales)).all()
+
+
 def test_the_ladder_shares_the_generative_layers_and_counts_them_once():
     model, _ = _ladder()
     assert model.inference.conditionals[0] is model.generative.conditionals[1]
