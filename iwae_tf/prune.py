@@ -51,8 +51,7 @@ def main(argv):
         units.refuse_infinite(measured)
         kept = pruning.units_to_keep(measured, flags.threshold)
         if all(len(of_layer) == len(layer.variances) for of_layer, layer in zip(kept, measured, strict=True)):
-            least = min(layer.variances.min() for layer in measured)
-            print(f"every unit is active (the smallest variance is {least:.3g}): nothing is removed or written")
+            print(_nothing_to_remove(measured, run))
             return
         smaller = _smaller(model, run_flags, data["image_shape"], kept)
         pruning.transfer(model, smaller, kept, [layer.means for layer in measured])
@@ -70,6 +69,13 @@ def _smaller(model, run_flags, image_shape, kept):
     built = experiment.model(types.SimpleNamespace(**{**vars(run_flags), "latent_dims": latent_dims}), image_shape)
     built.compile(jit_compile=model.jit_compile)
     return built
+
+
+def _nothing_to_remove(measured, run):
+    """Says so, and of what an earlier call with a larger threshold wrote that it is still there."""
+    least = min(layer.variances.min() for layer in measured)
+    text = f"every unit is active (the smallest variance is {least:.3g}): nothing is removed or written"
+    return f"{text}; {run.pruned}/ is of an earlier call" if run.pruned.exists() else text
 
 
 def _announce(measured, kept, threshold):

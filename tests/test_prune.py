@@ -54,11 +54,14 @@ def test_fewer_images_without_an_export(run):
     assert not (run.pruned / "saved_model").exists()  # Nor that of an earlier call, which might be another one.
 
 
-def test_where_every_unit_is_active_nothing_is_written(run, capsys):
+def test_where_every_unit_is_active_nothing_is_written_and_an_earlier_result_stays(run, capsys):
     run.discard_pruned()
+    run.pruned.mkdir()
     prune.main(["prune", f"--run_dir={run.path}", "--threshold=0"])
-    assert "every unit is active" in capsys.readouterr().out
-    assert not run.pruned.exists()
+    out = capsys.readouterr().out
+    assert "every unit is active" in out
+    assert f"{run.pruned}/ is of an earlier call" in out
+    assert not list(run.pruned.iterdir())
 
 
 def test_a_run_that_another_process_works_in_is_refused(run):
