@@ -27,8 +27,8 @@ _TITLE = "# Report"
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats, -L_5000 unless another number of samples stands beside
 it; lower is better. Where several runs differ in nothing but the seed it is their mean +- their standard deviation,
-else the run's NLL +- its standard error over the test images, which has a column of its own, too. A column "runs" has
-the numbers of the section Commands. "Published" is Table 1 of Burda et al. (arXiv:1509.00519), after 3,280 epochs."""
+else the run's NLL +- its standard error over the test images, which has a column of its own, too. "run no." is the
+number in the section Commands. "Published" is Table 1 of Burda et al. (arXiv:1509.00519), after 3,280 epochs."""
 _BEHIND = """\
 L_k grows with k towards log p(x). Where it still differs from fewer to all samples, or from the corrected value
 (without its bias of order 1/k), the NLL is an upper bound that more samples would lower. Effective samples are 1 / sum
@@ -152,7 +152,7 @@ def text(content, pictures):
     """
     of_runs = content["runs"]
     num_evaluated = sum(run["results"] is not None for run in of_runs)
-    lines = [_TITLE, "", f"Runs: {len(of_runs)}, of which {num_evaluated} are evaluated. {_INTRODUCTION}"]
+    lines = [_TITLE, "", f"Runs: {len(of_runs)}, of which {num_evaluated} are evaluated.", "", _INTRODUCTION]
     for dataset, rows in content["tables"].items():
         lines += ["", f"## {dataset}", "", *markdown.table(*_grid_table(rows))]
     if content["other_runs"]:
@@ -175,7 +175,7 @@ def _grid_table(rows):
             "layers": str(row["num_layers"]),
             "k": str(row["k"]),
             "objective": row["objective"].upper(),
-            "runs": ", ".join(map(str, row["runs"])),
+            "run no.": ", ".join(map(str, row["runs"])),
             "NLL": _nll(row),
             "published": _number(row["published_nll"]),
             "difference": _number(_difference(row), "+.2f"),
@@ -195,7 +195,7 @@ def _other_table(rows):
         {
             "model": row["title"],
             "data set": row["dataset"],
-            "runs": ", ".join(map(str, row["runs"])),
+            "run no.": ", ".join(map(str, row["runs"])),
             "NLL": _nll(row),
             "standard error": _number(row.get("stderr")),
             "active units": _units(row),

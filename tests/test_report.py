@@ -116,7 +116,7 @@ def test_seeds_are_averaged(written):
     # 85.75, 86.00, 86.75: the mean 86.1667, the squared distances 0.1736 + 0.0278 + 0.3403 = 0.5417, over 2.
     assert seeds["NLL"] == "86.17 +- 0.52 (3 seeds)"
     assert seeds["difference"] == "+0.63"  # From 85.54.
-    assert (seeds["runs"], seeds["standard error"], seeds["active units"]) == ("4, 5, 6", "0.25", "22.7")
+    assert (seeds["run no."], seeds["standard error"], seeds["active units"]) == ("4, 5, 6", "0.25", "22.7")
 
 
 def test_with_one_sample_vae_and_iwae_are_one(written):
@@ -137,7 +137,7 @@ def test_recipes_are_not_averaged(written):
 def test_missing_and_unfinished_cells(written):
     rows = table((written[0] / "report.md").read_text(), "mnist")
     missing = row(rows, layers="2", k="1")
-    assert (missing["NLL"], missing["runs"], missing["published"], missing["difference"]) == (
+    assert (missing["NLL"], missing["run no."], missing["published"], missing["difference"]) == (
         "missing",
         "",
         "85.33",
