@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_the_uninterrupted_one(tm
 
 def test_a_run_that_is_killed_once_ends_as_the_uninterrupted_one(tmp_path, capsys):
     """The short form, killed as soon as there is something to continue."""
-    words = ["--epochs=6", "--max_images=100", "--nojit", "--hidden_dims=20;10", "--nll_samples=20"]
+    words = ["--epochs=6", "--max_images=100", "--nojit", "--latent_dims=4", "--hidden_dims=20", "--nll_samples=20"]
     process = _start(tmp_path / "run", *words)
     for line in process.stdout:
         if line.startswith("epoch 2/6"):

@@ -34,8 +34,9 @@ def images():
     return datasets.Images(split(64), split(15), split(9), image_shape=(3, 4))
 
 
-def _model(num_samples=3, **kwargs):
-    inference, generative = networks.paper_networks(EVENT, (4, 2), ((6,), (5,)), seed=1)
+def _model(num_samples=3, latent_dims=(4,), hidden_dims=((6,),), **kwargs):
+    """Most tests do with one stochastic layer, of which a graph is traced sooner."""
+    inference, generative = networks.paper_networks(EVENT, latent_dims, hidden_dims, seed=1)
     return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=num_samples, seed=2, **kwargs)
 
 
@@ -51,10 +52,14 @@ def _plan(**kwargs):
     return training.Plan(**{**defaults, **kwargs})
 
 
+def _deep_model():
+    return _model(latent_dims=(4, 2), hidden_dims=((6,), (5,)))
+
+
 @pytest.fixture(scope="module")
 def trained(images, tmp_path_factory):
     """An uninterrupted run: its model, run directory and record."""
-    run, model = _run(tmp_path_factory.mktemp("trained")), _model()
+    run, model = _run(tmp_path_factory.mktemp("trained")), _deep_model()
     return model, run, training.train(model, images, _plan(), run)
 
 
@@ -72,7 +77,7 @@ def test_training_raises_the_bound_and_leaves_a_record(trained):
 @pytest.mark.parametrize("jit", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_compiled_steps_are_the_plain_steps(images, jit):
     """An eager loop over train_step on the same random numbers has the same learning curve and weights."""
-    plain, fast = _model(), _model()
+    plain, fast = _deep_model(), _deep_model()
     training.prepare(plain, _plan(), steps_per_epoch=6)
     training.prepare(fast, _plan(jit=jit), steps_per_epoch=6)
     run_steps = training.compiled_steps(fast, tf.constant(images.train))
@@ -111,7 +116,7 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
     monkeypatch.setattr(curves, "STEPS_PER_POINT", 3)
     monkeypatch.setattr(training, "_steps_per_call", lambda *_: 2)
     plan = _plan(jit=jit, first_epochs=2)
-    whole, whole_run = _model(), _run(tmp_path / "whole")
+    whole, whole_run = _deep_model(), _run(tmp_path / "whole")
     training.train(whole, images, plan, whole_run)
     run = _run(tmp_path / "run")
     # An epoch of six steps asks after two, four and six.
@@ -119,10 +124,10 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
         with monkeypatch.context() as patch:
             patch.setattr(interruption, "received", _Stop(after))
             with pytest.raises(interruption.Interrupted):
-                training.train(_model(), images, plan, run)
+                training.train(_deep_model(), images, plan, run)
     # A row whose checkpoint is not there, as a kill between the two leaves it, is cut off.
     run.write_history([*run.read_history(), {**run.read_history()[-1], "epoch": 9.0}])
-    resumed = _model()
+    resumed = _deep_model()
     assert training.train(resumed, images, plan, run)["resumed"]
     last = f"ckpt-{4 * 6}.npz"
     expected = files.read_arrays(whole_run.checkpoints / last)
@@ -171,7 +176,7 @@ def test_a_checkpoint_within_an_epoch_when_it_is_time_to(images, tmp_path, monke
 def test_a_finished_training_is_only_restored(images, trained):
     whole, run, _ = trained
     events = sorted(run.train_events.iterdir())
-    again = _model()
+    again = _deep_model()
     record = training.train(again, images, _plan(), run)
     assert (record["steps"], record["resumed"]) == (24, False)
     assert record["seconds"] == pytest.approx(run.read_history()[-1]["seconds"], abs=1.0)
