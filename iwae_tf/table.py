@@ -30,7 +30,7 @@ _WORK_FORWARD, _TEST_SHARE = 0.25, 1.0 / 6.0
 def run_table(argv):
     """The story of a table: each cell as `iwae_tf.main` runs it, then the report."""
     cells = _cells(argv)
-    print(f"{len(cells)} cells: {', '.join(cell.name for cell in cells)}")
+    print(f"cells, shortest first: {', '.join(cell.name for cell in cells)}")
     failed = []
     for number, cell in enumerate(cells, start=1):
         try:

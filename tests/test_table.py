@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 def test_cells_are_trained_shortest_first_and_finished_ones_left_alone(folder, capsys):
     table.run_table(["table"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 cells: mnist_b, mnist_a"
+    assert lines[0] == "cells, shortest first: mnist_b, mnist_a"
     notes = [line for line in lines if line.startswith("table: cell")]
     assert (
         notes[0] == "table: cell 1 of 2, mnist_b; 0% of all is done; the time left will be known after the first epoch"
