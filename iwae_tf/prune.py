@@ -72,7 +72,7 @@ def _smaller(model, run_flags, image_shape, kept):
 
 
 def _nothing_to_remove(measured, run):
-    """Says so, and of what an earlier call with a larger threshold wrote that it is still there."""
+    """A line that says so, and that what an earlier call with a larger threshold wrote is still there."""
     least = min(layer.variances.min() for layer in measured)
     text = f"every unit is active (the smallest variance is {least:.3g}): nothing is removed or written"
     return f"{text}; {run.pruned}/ is of an earlier call" if run.pruned.exists() else text

@@ -1,6 +1,7 @@
 """The command that removes inactive units, as a user runs it."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -54,14 +55,21 @@ def test_fewer_images_without_an_export(run):
     assert not (run.pruned / "saved_model").exists()  # Nor that of an earlier call, which might be another one.
 
 
-def test_where_every_unit_is_active_nothing_is_written_and_an_earlier_result_stays(run, capsys):
+def test_where_every_unit_is_active_nothing_is_written(run, capsys):
     run.discard_pruned()
-    run.pruned.mkdir()
     prune.main(["prune", f"--run_dir={run.path}", "--threshold=0"])
     out = capsys.readouterr().out
     assert "every unit is active" in out
-    assert f"{run.pruned}/ is of an earlier call" in out
-    assert not list(run.pruned.iterdir())
+    assert "earlier" not in out
+    assert not run.pruned.exists()
+
+
+def test_where_every_unit_is_active_an_earlier_result_is_named(tmp_path):
+    run, measured = runs.RunDirectory(tmp_path), [types.SimpleNamespace(variances=np.array([0.5, 0.02]))]
+    run.pruned.mkdir()
+    text = prune._nothing_to_remove(measured, run)
+    assert "the smallest variance is 0.02" in text
+    assert text.endswith(f"{run.pruned}/ is of an earlier call")
 
 
 def test_a_run_that_another_process_works_in_is_refused(run):
