@@ -167,9 +167,10 @@ def precision_weighted(first, second):
       The `DiagonalNormal` with the sum of both precisions and the precision-weighted mean of both means.
     """
     # In logarithms, since the square of a standard deviation below 1e-19 is zero in single precision.
-    log_ratio = 2.0 * (tf.math.log(second.stddev()) - tf.math.log(first.stddev()))
+    scale = first.stddev()
+    log_ratio = 2.0 * (tf.math.log(second.stddev()) - tf.math.log(scale))
     loc = tf.sigmoid(log_ratio) * first.mean() + tf.sigmoid(-log_ratio) * second.mean()
-    return DiagonalNormal(loc=loc, scale_diag=first.stddev() * tf.exp(-0.5 * tf.nn.softplus(-log_ratio)))
+    return DiagonalNormal(loc=loc, scale_diag=scale * tf.exp(-0.5 * tf.nn.softplus(-log_ratio)))
 
 
 def standard_normal(units):
