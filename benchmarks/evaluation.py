@@ -13,7 +13,8 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import program, roofline, table
-from iwae_tf import binarization, datasets
+from iwae_tf import datasets
+from iwae_tf.datasets import binarization
 
 _LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.")
 _SAMPLES = flags.DEFINE_integer("samples", 5000, "Importance samples per image.")

@@ -10,7 +10,10 @@ import time
 import keras
 import tensorflow as tf
 
-from iwae_tf import bounds, curves, datasets, evaluation, models, networks, noise, options, runs, training
+from iwae_tf import bounds, datasets, models, networks, noise, runs, training
+from iwae_tf.evaluation import log_likelihood
+from iwae_tf.experiment import options
+from iwae_tf.training import history
 
 LATENT_DIMS = {1: "50", 2: "100,50"}
 # Training images of MNIST, of which no epoch has more.
@@ -38,7 +41,7 @@ def training_epochs(model, images, batch, folder):
     plan = training.Plan(epochs=1000, batch_size=batch, picture_every=1000)
     steps = plan.steps_per_epoch(len(images.train))
     training.prepare(model, plan, steps)
-    epochs = training.epochs(model, images, plan, run, curves.Record())
+    epochs = training.train_epochs(model, images, plan, run, history.History())
     while True:
         # Not the run's own record of seconds, in which the other measurements are that come between two epochs.
         start = time.perf_counter()
@@ -83,7 +86,7 @@ def log_likelihoods(model, images, num_samples):
     """Yields seconds per image of one pass of the program's evaluation after the other."""
     while True:
         start = time.perf_counter()
-        evaluation.evaluate_images(model, images, num_samples)
+        log_likelihood.evaluate_images(model, images, num_samples)
         yield (time.perf_counter() - start) / len(images)
 
 

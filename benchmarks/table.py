@@ -5,7 +5,7 @@ import sys
 
 from absl import logging
 
-from iwae_tf import files
+from iwae_tf.runtime import files
 
 TITLE = "layers    k  batch        ms  images/s   plain ms   speed-up   GFLOP/s  roofline   share"
 

@@ -1,6 +1,8 @@
 """Importance weighted autoencoders (Burda et al., arXiv:1509.00519) with Keras 3 and TensorFlow Probability."""
 
-__version__ = "0.1.0"
+from iwae_tf.version import __version__
+
+__all__ = ["__version__", "load"]
 
 
 def load(run_dir):
@@ -15,6 +17,6 @@ def load(run_dir):
     Raises:
       iwae_tf.errors.UserError: there is no trained model.
     """
-    from iwae_tf import experiment  # On demand: the package itself imports neither TensorFlow nor flags.
+    from iwae_tf.experiment import build  # On demand: the package itself imports neither TensorFlow nor flags.
 
-    return experiment.load(run_dir)
+    return build.load(run_dir)

@@ -195,8 +195,6 @@ OBJECTIVES = {
     # them without end.
     "jackknife": (Bound(jackknife_bound), Bound(iwae_bound, _iwae_path_weights)),
 }
-
-
 # Name -> its parameter in words, and whether a value is one.
 _PARAMETERS = {
     "miwae": ("num_outer >= 1", lambda num_outer: num_outer >= 1),

@@ -23,7 +23,8 @@ Where a variable serves both networks, as in the Ladder VAE, its gradient is the
 
 import tensorflow as tf
 
-from iwae_tf import noise, replicas
+from iwae_tf import noise
+from iwae_tf.runtime import distribute
 
 
 def standard(model, x, eps, beta, key):
@@ -105,7 +106,7 @@ def resampled(model, x, eps, beta, key):
     terms = model.log_weight_terms(x, eps)
     batch = tf.shape(x)[0]
     shares = -tf.cast(batch, tf.float32) * _loss_derivatives(model.objective.generative)(terms.log_weights_at(beta))
-    offsets = replicas.share(noise.uniform([replicas.count() * batch], key), axis=0)
+    offsets = distribute.replica_share(noise.uniform([distribute.num_replicas() * batch], key), axis=0)
     chosen = systematic_resampling(shares, offsets, model.num_resampled)
     with tf.GradientTape() as tape:
         few = model.log_weight_terms(x, [_take(layer, chosen) for layer in eps])

@@ -6,7 +6,7 @@ import shutil
 import keras
 import tensorflow as tf
 
-from iwae_tf import evaluation
+from iwae_tf.evaluation.log_likelihood import importance_bounds
 
 
 def export(model, path):
@@ -53,7 +53,7 @@ def _endpoints(model):
 
     def log_likelihood(x, num_samples, seed):
         ids = tf.range(tf.shape(x)[0])
-        found = evaluation.importance_bounds(model, x, ids, [[0, num_samples]], seed)
+        found = importance_bounds(model, x, ids, [[0, num_samples]], seed)
         return {"log_likelihood": found.bounds[0]}
 
     def encode(x, seed):

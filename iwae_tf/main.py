@@ -2,7 +2,10 @@
 
 import sys
 
-from iwae_tf import experiment, interruption, options, psis, runs, summary
+from iwae_tf import runs
+from iwae_tf.evaluation import pareto
+from iwae_tf.experiment import build, cluster, command, options, summary
+from iwae_tf.runtime import signals
 
 
 def main(argv):
@@ -17,36 +20,37 @@ def main(argv):
             return
 
         if flags.khat_images:
-            psis.require_arviz()
-        experiment.import_tensorflow_quietly()
-        from iwae_tf import assessment, export, replicas, training
+            pareto.require_arviz()
+        command.import_tensorflow_quietly()
+        from iwae_tf import training
+        from iwae_tf.experiment.evaluate import evaluate
+        from iwae_tf.export import export
+        from iwae_tf.runtime import distribute
 
-        strategy = experiment.strategy(flags)
-        workers = replicas.Workers(strategy)
-        images, data = experiment.images(flags)
-        experiment.refuse_differences(flags, data, workers)
-        plan = experiment.plan(flags)
+        strategy = cluster.strategy(flags)
+        workers = distribute.Workers(strategy)
+        images, data = build.images(flags)
+        cluster.refuse_differences(flags, data, workers)
+        plan = build.plan(flags)
         # All that can be refused is, before anything is overwritten.
         with strategy.scope():
-            model = experiment.model(
-                flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train))
-            )
+            model = build.model(flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train)))
         if flags.init_from and workers.is_chief and (flags.overwrite or not run.has_checkpoints()):
-            experiment.initialise(model, experiment.initial_model(flags), flags.init_from)
+            build.initialise(model, build.initial_model(flags), flags.init_from)
         if workers.is_chief:
             run.claim(options.run_flags(flags), flags.overwrite, data)
         _announce(flags, images, data, workers, run)
-        with interruption.deferred():
+        with signals.deferred():
             trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
             # Those of a shorter training are gone.
             results = summary.stored_results(flags, run) if workers.is_chief else None
             if flags.evaluate and not workers.any(results is not None):
-                results = assessment.assess(flags, model, images, data, trained, run, workers)
+                results = evaluate(flags, model, images, data, trained, run, workers)
             if flags.export and workers.is_chief:
-                export.export(model, run.saved_model)
+                export(model, run.saved_model)
             if results:
                 print(summary.table(flags, results))
-            interruption.check()
+            signals.check()
 
 
 def _announce(flags, images, data, workers, run):
@@ -64,7 +68,7 @@ def _announce(flags, images, data, workers, run):
 def run():
     """The command; see `experiment.run_command`."""
     hint = "without --overwrite " if "--overwrite" in sys.argv else ""
-    experiment.run_command(main, f"the same command {hint}continues")
+    command.run_command(main, f"the same command {hint}continues")
 
 
 if __name__ == "__main__":

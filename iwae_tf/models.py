@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import bounds, compatibility, estimators, noise, replicas, schedules
+from iwae_tf import bounds, compatibility, estimators, noise
+from iwae_tf.runtime import distribute
 
 
 class LogWeightTerms(NamedTuple):
@@ -186,12 +187,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """
         step = self.optimizer.iterations
         key = noise.key(self.seed, "training", step)
-        eps = self.draw_noise(num_samples or self.num_samples, replicas.count() * tf.shape(x)[0], key)
-        eps = [replicas.share(layer, axis=1) for layer in eps]
-        beta = schedules.warmup(step, self.beta_warmup_steps)
+        eps = self.draw_noise(num_samples or self.num_samples, distribute.num_replicas() * tf.shape(x)[0], key)
+        eps = [distribute.replica_share(layer, axis=1) for layer in eps]
+        beta = warmup(step, self.beta_warmup_steps)
         terms, gradients = self.estimator(self, x, eps, beta, noise.key(self.seed, "estimator", step))
-        if replicas.count() > 1:
-            gradients = [None if gradient is None else gradient / replicas.count() for gradient in gradients]
+        if distribute.num_replicas() > 1:
+            gradients = [None if gradient is None else gradient / distribute.num_replicas() for gradient in gradients]
         return terms, gradients
 
     def test_step(self, data):
@@ -249,3 +250,16 @@ def _refuse_grey(x):
 
 def _has_batch_norm(model):
     return any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers())
+
+
+def warmup(step, num_steps):
+    """The KL terms' weight beta: from 0 at step 0 linearly to 1 at step `num_steps`, and 1 from then on.
+
+    Args:
+      step: finished steps, an integer tensor.
+      num_steps: how long the warm-up is; 0 for none.
+
+    Returns:
+      Float32, of step's shape.
+    """
+    return tf.minimum(tf.cast(step, tf.float32) / num_steps, 1.0) if num_steps else tf.constant(1.0)

@@ -12,8 +12,11 @@ import types
 import numpy as np
 from absl import flags as absl_flags
 
-from iwae_tf import experiment, files, options, progress, runs
+from iwae_tf import runs
 from iwae_tf.errors import UserError
+from iwae_tf.evaluation import statistics
+from iwae_tf.experiment import build, command, options
+from iwae_tf.runtime import files, progress
 
 # Training images by which the units are judged.
 _NUM_IMAGES = 10_000
@@ -36,15 +39,16 @@ def main(argv):
     """Chooses the units, removes them, measures both models, and writes RUN_DIR/pruned/."""
     flags = _parse(argv)
     with runs.RunDirectory(flags.run_dir) as run:
-        run_flags = experiment.read_flags(run)
+        run_flags = build.read_flags(run)
         run.take()
-        experiment.import_tensorflow_quietly()
-        from iwae_tf import binarization, pruning, units
+        command.import_tensorflow_quietly()
+        from iwae_tf.datasets import binarization
+        from iwae_tf.evaluation import pruning, units
 
         run_flags.data_dir = flags.data_dir or run_flags.data_dir
-        images, data = experiment.images(run_flags)
+        images, data = build.images(run_flags)
         run.check_data(data)
-        model = experiment.load(flags.run_dir)
+        model = build.load(flags.run_dir)
         train = binarization.fixed_binarization(images.train[:_NUM_IMAGES], "train")
         print(f"measuring the units of {run.path} on {len(train):,} training images", flush=True)
         measured = units.measure(model, train)
@@ -66,7 +70,7 @@ def main(argv):
 def _smaller(model, run_flags, image_shape, kept):
     """An untrained model with as many units as are kept."""
     latent_dims = ",".join(str(len(of_layer)) for of_layer in kept)
-    built = experiment.model(types.SimpleNamespace(**{**vars(run_flags), "latent_dims": latent_dims}), image_shape)
+    built = build.model(types.SimpleNamespace(**{**vars(run_flags), "latent_dims": latent_dims}), image_shape)
     built.compile(jit_compile=model.jit_compile)
     return built
 
@@ -90,7 +94,7 @@ def _announce(measured, kept, threshold):
 
 def _evaluate(models, test, flags):
     """Estimates log p(x) of the test images under each model, name -> float64 [num_images]."""
-    from iwae_tf import evaluation
+    from iwae_tf.evaluation import log_likelihood
 
     found = {}
     for name, model in models.items():
@@ -100,7 +104,7 @@ def _evaluate(models, test, flags):
         def report(bounds, countdown=countdown):
             countdown.update(len(bounds), f"NLL {-bounds.log_likelihoods.mean():.2f} nats")
 
-        found[name] = evaluation.evaluate_images(model, test, flags.nll_samples, report=report).log_likelihoods
+        found[name] = log_likelihood.evaluate_images(model, test, flags.nll_samples, report=report).log_likelihoods
         if not np.isfinite(found[name]).all():
             raise UserError(f"The bounds {name} pruning are not finite: the model of {flags.run_dir} went wrong.")
     return found
@@ -108,9 +112,10 @@ def _evaluate(models, test, flags):
 
 def _record(flags, kept, models, values, num_train):
     """What pruned.json holds."""
-    from iwae_tf import binarization, evaluation, units
+    from iwae_tf.datasets import binarization
+    from iwae_tf.evaluation import units
 
-    nll = {name: evaluation.mean_and_stderr(-log_likelihoods) for name, log_likelihoods in values.items()}
+    nll = {name: statistics.mean_and_stderr(-log_likelihoods) for name, log_likelihoods in values.items()}
     return {
         "threshold": flags.threshold,
         "steps": models["before"].num_steps,
@@ -123,7 +128,7 @@ def _record(flags, kept, models, values, num_train):
         },
         "nll": {
             **nll,
-            "difference": evaluation.mean_and_stderr(values["before"] - values["after"]),
+            "difference": statistics.mean_and_stderr(values["before"] - values["after"]),
             "num_samples": flags.nll_samples,
             "num_images": len(values["before"]),
             "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
@@ -134,12 +139,12 @@ def _record(flags, kept, models, values, num_train):
 
 def _write(run, record, smaller):
     """Writes RUN_DIR/pruned/ anew; its record last, which tells that it is whole."""
-    from iwae_tf import export
+    from iwae_tf.export import export
 
     run.discard_pruned()
     run.pruned.mkdir()
     if smaller:
-        export.export(smaller, run.pruned / "saved_model")
+        export(smaller, run.pruned / "saved_model")
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     files.write_atomically(run.pruned / "pruned.json", text.encode())
 
@@ -170,4 +175,4 @@ def _parse(argv):
 
 
 if __name__ == "__main__":
-    experiment.run_command(main, "nothing was written")
+    command.run_command(main, "nothing was written")

@@ -14,8 +14,12 @@ import pathlib
 import sys
 import types
 
-from iwae_tf import experiment, main, options, progress, report, runs, summary
+from iwae_tf import main, runs
 from iwae_tf.errors import UserError
+from iwae_tf.experiment import options, summary
+from iwae_tf.experiment.command import run_command
+from iwae_tf.report import command as report
+from iwae_tf.runtime import progress
 
 _FLAGFILES = pathlib.Path(__file__).parent.parent / "flags" / "table"
 _RUNS = pathlib.Path("runs") / "table"
@@ -174,4 +178,4 @@ def _layers_factor(flags):
 
 
 if __name__ == "__main__":
-    experiment.run_command(run_table, "the same command continues")
+    run_command(run_table, "the same command continues")

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from iwae_tf import files, options, runs
+from iwae_tf import runs
+from iwae_tf.experiment import options
+from iwae_tf.runtime import files
 
 VERSIONS = {"iwae_tf": "1.0", "tensorflow": "2.20.0"}
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import binarization, datasets, noise
+from iwae_tf import datasets, noise
+from iwae_tf.datasets import binarization
 
 
 @pytest.fixture(scope="module")

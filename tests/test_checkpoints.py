@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from iwae_tf import checkpoints
 from iwae_tf.errors import UserError
+from iwae_tf.runs import checkpoints
 
 SHAPES = {"weights/000": (2, 3), "step": ()}
 

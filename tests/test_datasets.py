@@ -3,8 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from iwae_tf import binarization, datasets, options
+from iwae_tf import datasets
+from iwae_tf.datasets import binarization, catalogue, formats
 from iwae_tf.errors import UserError
+from iwae_tf.experiment import options
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_an_unknown_data_set_is_refused(name):
 
 
 def test_a_missing_file_of_mnist_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_DATA_FOLDER", tmp_path)
+    monkeypatch.setattr(catalogue, "_DATA_FOLDER", tmp_path)
     with pytest.raises(UserError, match="Cannot read .*train-images"):
         datasets.load("mnist")
 
@@ -105,7 +107,7 @@ def test_what_nothing_can_be_learnt_from_is_refused(train, message, pictures, tm
 
 
 def test_other_numbers_of_images_are_refused(pictures, monkeypatch):
-    monkeypatch.setattr(datasets.sources, "read_idx", lambda *_: pictures)
+    monkeypatch.setattr(formats, "read_idx", lambda *_: pictures)
     with pytest.raises(UserError, match=r"mnist has \(36, 4, 40\) .* should have \(59600, 400, 10000\)"):
         datasets.load("mnist")
 

@@ -1,7 +1,8 @@
 import matplotlib.image
 import numpy as np
 
-from iwae_tf import figures, latents
+from iwae_tf import figures
+from iwae_tf.evaluation import latents
 
 
 def test_image_grid_places_images_row_by_row():

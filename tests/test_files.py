@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from iwae_tf import files
+from iwae_tf.runtime import download, files
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -36,20 +36,20 @@ def server():
 
 
 def test_a_download(server):
-    assert files.download(f"{server}/whole") == b"complete"
+    assert download.download(f"{server}/whole") == b"complete"
 
 
 @pytest.mark.parametrize(("page", "message"), [("half", "broke off"), ("missing", "404")])
 def test_a_download_that_fails_is_an_os_error(server, page, message):
     with pytest.raises(OSError, match=message):
-        files.download(f"{server}/{page}")
+        download.download(f"{server}/{page}")
 
 
 def test_nobody_waits_for_a_server_that_does_not_answer():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         start = time.monotonic()
         with pytest.raises(OSError, match="timed out|no answer"):
-            files.open_url(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.1)
+            download.open_url(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.1)
         assert time.monotonic() - start < 60.0  # Not a speed: that it ends at all.
 
 
@@ -57,7 +57,7 @@ def test_nobody_waits_for_the_look_up_of_a_name(monkeypatch):
     block = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: block.wait())
     with pytest.raises(TimeoutError, match="no answer within"):
-        files.open_url("http://name.invalid", seconds=0.1)
+        download.open_url("http://name.invalid", seconds=0.1)
     block.set()
 
 

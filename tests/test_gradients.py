@@ -8,12 +8,13 @@ import pytest
 
 from iwae_tf import gradients, main
 from iwae_tf.errors import UserError
+from iwae_tf.evaluation import gradient_moments
 
 
 def _measure(*names, widen=1.5, draws=200):
     model, _ = linear_gaussian.build(1, widen=widen, num_samples=4)
     model.compile(jit_compile=False)
-    return gradients.measure(model, names, linear_gaussian.data(), draws)
+    return gradient_moments.measure(model, names, linear_gaussian.data(), draws)
 
 
 def test_the_biased_estimator_is_found_and_the_unbiased_one_is_not():
@@ -41,7 +42,8 @@ def test_variance_falls_with_the_number_of_images():
     model.compile(jit_compile=False)
     x = linear_gaussian.data(batch=1)
     one, nine = (
-        gradients.measure(model, [], np.repeat(x, n, axis=0), 400)["standard"]["generative"].variance for n in (1, 9)
+        gradient_moments.measure(model, [], np.repeat(x, n, axis=0), 400)["standard"]["generative"].variance
+        for n in (1, 9)
     )
     assert one / nine == pytest.approx(9.0, rel=0.25)
 

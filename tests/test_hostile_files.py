@@ -12,8 +12,13 @@ import numpy as np
 import pytest
 from test_runs import RESULTS
 
-from iwae_tf import checkpoints, experiment, files, measurements, options, records, report, runs, sources, summary
+from iwae_tf import runs
+from iwae_tf.datasets import chardata, formats
 from iwae_tf.errors import UserError
+from iwae_tf.experiment import build, options, passes, summary
+from iwae_tf.report import reported_run, tables
+from iwae_tf.runs import checkpoints
+from iwae_tf.runtime import files
 
 
 def _packed(**arrays):
@@ -25,16 +30,16 @@ def _packed(**arrays):
 def _results(run):
     results, flags = run.read_results(), options.parse(["main"])
     summary.table(flags, results)
-    of_records = [records.Record(1, "run", flags, results, [], results["data"])]
-    content = report.contents(of_records, records.groups(of_records))
-    report.text(content, []).encode()
+    of_records = [reported_run.ReportedRun(1, "run", flags, results, [], results["data"])]
+    content = tables.contents(of_records, reported_run.groups(of_records))
+    tables.text(content, []).encode()
     json.dumps(content, allow_nan=False)
 
 
 def _unfinished(run):
     flags = options.parse(["main", "--nll_samples=3"])
-    wanted = [measurements.Pass("test images", 5, lambda: None)]
-    (bounds,) = measurements.Unfinished(flags, {"steps": 6}, wanted, run).bounds
+    wanted = [passes.Pass("test images", 5, lambda: None)]
+    (bounds,) = passes.UnfinishedEvaluation(flags, {"steps": 6}, wanted, run).bounds
     assert len(bounds) <= 5
 
 
@@ -52,7 +57,7 @@ OPTIONAL = {
 }
 # Name -> a whole file, and what reads it.
 FILES = {
-    "flags.txt": (b"--k=5\n--latent_dims=100,50\n--seed=3\n--dataset=mnist\n", experiment.read_flags),
+    "flags.txt": (b"--k=5\n--latent_dims=100,50\n--seed=3\n--dataset=mnist\n", build.read_flags),
     "results.json": (json.dumps(RESULTS | OPTIONAL).encode(), _results),
     "history.csv": (f"{','.join(runs.HISTORY_COLUMNS)}\n{ROW}\n".encode(), runs.RunDirectory.read_history),
     "data.json": (b'{"image_shape": [28, 28], "sha256": "01"}', runs.RunDirectory.read_data),
@@ -60,9 +65,9 @@ FILES = {
     "unfinished_evaluation.npz": (_packed(of=np.array([6, 3, 0, 1, 0, 5]), values_0=np.zeros((9, 4))), _unfinished),
     "own.npz": (
         _packed(train=np.eye(4, dtype=np.uint8).reshape(2, 2, 4), test=np.ones((1, 2, 4), np.uint8)),
-        lambda run: sources.read_npz(run.path / "own.npz"),
+        lambda run: formats.read_npz(run.path / "own.npz"),
     ),
-    "chardata.mat": (b"MATLAB 5.0 MAT-file", lambda run: sources.read_chardata(run.path)),
+    "chardata.mat": (b"MATLAB 5.0 MAT-file", lambda run: chardata.read_chardata(run.path)),
 }
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -141,4 +146,4 @@ def test_nothing_in_an_array_file_is_executed(name, tmp_path):
 def test_a_flagfile_of_a_run_holds_nothing_but_its_flags(line, tmp_path):
     (tmp_path / "flags.txt").write_text(f"--k=5\n{line}\n")
     with pytest.raises(UserError, match="is no flag of a run"):
-        experiment.read_flags(runs.RunDirectory(tmp_path))
+        build.read_flags(runs.RunDirectory(tmp_path))

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from linear_gaussian import BATCH, EVENT, assert_mean
 
-from iwae_tf import latents, models, networks, noise, units
+from iwae_tf import models, networks, noise
+from iwae_tf.evaluation import latents, units
 
 
 def _two_units(**kwargs):

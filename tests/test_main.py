@@ -14,27 +14,12 @@ import pytest
 import tensorflow as tf
 
 import iwae_tf
-from iwae_tf import (
-    assessment,
-    binarization,
-    bounds,
-    compatibility,
-    datasets,
-    evaluation,
-    experiment,
-    files,
-    gradients,
-    layers,
-    main,
-    measurements,
-    networks,
-    noise,
-    options,
-    runs,
-    training,
-    units,
-)
+from iwae_tf import bounds, compatibility, datasets, gradients, layers, main, networks, noise, runs, training
+from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
+from iwae_tf.evaluation import log_likelihood, units
+from iwae_tf.experiment import build, evaluate, options, passes
+from iwae_tf.runtime import files
 
 FLAGS = ["--k=3", "--epochs=2", "--max_images=60", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=30"]
 
@@ -126,7 +111,7 @@ def test_the_model_is_the_one_that_the_flags_ask_for(objective):
     words = [f"--objective={objective}", "--k=7", "--latent_dims=6,5", "--hidden_dims=9,8;4", "--seed=3"]
     flags = options.parse(["main", *words])
     images = datasets.load("mnist").first(50)
-    model = experiment.model(flags, images.image_shape, images.train_mean)
+    model = build.model(flags, images.image_shape, images.train_mean)
     model(tf.zeros([1, 784]))
     assert model.objective.name == objective
     assert (model.num_samples, model.seed, model.inference.latent_dims) == (7, 3, [6, 5])
@@ -141,9 +126,9 @@ def test_the_model_is_the_one_that_the_flags_ask_for(objective):
 
 def test_the_plan_is_the_one_that_the_flags_ask_for():
     words = ["--epochs=7", "--learning_rate=0.01", "--batch_size=30", "--adam_epsilon=0.1", "--ema_momentum=0.5"]
-    plan = experiment.plan(options.parse(["main", *words, "--picture_every=4", "--nojit"]))
+    plan = build.plan(options.parse(["main", *words, "--picture_every=4", "--nojit"]))
     assert plan == training.Plan("cosine", 7, 0, 1, 0.01, 30, 0.1, 0.5, 4, False)
-    paper = experiment.plan(options.parse(["main", "--schedule=paper", "--stages=3"]))
+    paper = build.plan(options.parse(["main", "--schedule=paper", "--stages=3"]))
     assert (paper.schedule, paper.epochs, paper.learning_rate) == ("paper", 13, 1e-3)
 
 
@@ -274,8 +259,8 @@ def test_a_run_starts_from_another_models_weights(finished, tmp_path):
     shutil.copytree(run.path, source)
     words = [*FLAGS, "--nojit", "--noevaluate", "--noexport", "--objective=vae", f"--init_from={source}"]
     flags = options.parse(["main", *words])
-    model = experiment.model(flags, (28, 28))
-    experiment.initialise(model, experiment.initial_model(flags), source)
+    model = build.model(flags, (28, 28))
+    build.initialise(model, build.initial_model(flags), source)
     for ours, theirs in zip(model.weights, iwae_tf.load(source).weights, strict=False):
         np.testing.assert_array_equal(ours, theirs)
     words += [f"--run_dir={tmp_path / 'new'}", "--epochs=1", "--learning_rate=1e-9"]
@@ -297,17 +282,17 @@ def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
     _, run = finished
     flags = options.parse(["main", "--nll_samples=30", "--khat_images=7", "--train_nll_images=20"])
 
-    wanted = [measurements.Pass("test images", 60, lambda: None, 7), measurements.Pass("others", 20, lambda: None)]
+    wanted = [passes.Pass("test images", 60, lambda: None, 7), passes.Pass("others", 20, lambda: None)]
 
     def read(values, **changes):
         of = {"steps": 6, "nll_samples": 30, "k_hats": 7, "binarizations": 1, "train": 20, "images": 60, "others": 20}
         of |= changes
         files.write_arrays(run.unfinished_evaluation, {"of": np.array(list(of.values())), "values_0": values})
-        first, second = measurements.Unfinished(flags, {"steps": 6}, wanted, run).bounds
+        first, second = passes.UnfinishedEvaluation(flags, {"steps": 6}, wanted, run).bounds
         assert len(second) == 0
         return first
 
-    rows = len(evaluation.SplitBounds(30, 50).values)
+    rows = len(log_likelihood.SplitBounds(30, 50).values)
     np.testing.assert_array_equal(read(np.ones([rows, 20])).values, np.ones([rows, 20]))
     assert len(read(np.full([rows, 20], np.nan))) == 0
     without_k_hats = np.ones([rows, 20])
@@ -322,11 +307,11 @@ def test_what_is_stored_of_an_evaluation_has_to_be_of_it_and_finite(finished):
 
 
 def test_bounds_that_are_not_finite_are_no_result():
-    values = np.ones([len(evaluation.SplitBounds(1, 1).values), 2])
+    values = np.ones([len(log_likelihood.SplitBounds(1, 1).values), 2])
     values[0, 1] = -np.inf
-    bounds_ = evaluation.SplitBounds(1, 1, values)
+    bounds_ = log_likelihood.SplitBounds(1, 1, values)
     with pytest.raises(UserError, match=r"1 test images are not finite \(the first is number 1, -inf nats\)"):
-        assessment._refuse_infinite("test images", bounds_)
+        evaluate._refuse_infinite("test images", bounds_)
 
 
 def test_more_can_be_measured_of_a_finished_run(finished, capsys):

@@ -4,7 +4,7 @@ import re
 import hypothesis
 import hypothesis.strategies as st
 
-from iwae_tf import markdown
+from iwae_tf.report import markdown
 
 TEXTS = st.text(st.sampled_from("ab1 |\\`*_[]()<>&~$#!\n\r\t\x1b\x85\u2028\ud800.-+") | st.characters(), max_size=12)
 

@@ -7,8 +7,11 @@ import sys
 import keras
 import pytest
 
-from iwae_tf import binarization, bounds, estimators, networks, options, published, training
+from iwae_tf import bounds, estimators, networks, paper
+from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
+from iwae_tf.experiment import options
+from iwae_tf.training import plan
 
 FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "flags").rglob("*.flags"))
 
@@ -81,7 +84,7 @@ def test_choices_are_those_that_the_code_has():
     assert options.choices("gradient_estimator") == tuple(estimators.GRADIENT_ESTIMATORS)
     assert options.choices("inference") == tuple(networks.INFERENCE)
     assert all(callable(keras.activations.get(name)) for name in options.choices("activation"))
-    assert options.choices("schedule") == training.SCHEDULES
+    assert options.choices("schedule") == plan.SCHEDULES
     assert options.choices("binarization") == tuple(binarization.BINARIZATIONS)
 
 
@@ -105,10 +108,10 @@ def test_every_flagfile_parses(path):
     if path.parent.name == "paper":
         latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
         assert path.stem == f"{flags.dataset}_{flags.objective}_{len(latent_dims)}l_k{flags.k}"
-        assert ("mnist", latent_dims, flags.objective, flags.k) in published.TABLE
+        assert ("mnist", latent_dims, flags.objective, flags.k) in paper.TABLE
         assert flags.binarization == "stochastic"
         assert hidden_dims == ((200, 200), (100, 100))[: len(latent_dims)]
-        assert options.num_epochs(flags) == published.EPOCHS
+        assert options.num_epochs(flags) == paper.EPOCHS
         assert (flags.batch_size, flags.learning_rate, flags.adam_epsilon) == (20, 1e-3, 1e-4)
         assert flags.ema_momentum == 0.0
 
@@ -117,7 +120,7 @@ def test_every_flagfile_parses(path):
 def test_there_is_a_flagfile_for_each_published_cell(dataset):
     cells = {path.stem for path in FLAGFILES if path.parent.name == "paper" and path.stem.startswith(f"{dataset}_")}
     assert len(cells) == 10
-    for _, latent_dims, objective, k in published.TABLE:
+    for _, latent_dims, objective, k in paper.TABLE:
         objective = "iwae" if k == 1 else objective
         assert f"{dataset}_{objective}_{len(latent_dims)}l_k{k}" in cells
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import binarization, datasets, main, noise, prune, runs
+from iwae_tf import datasets, main, noise, prune, runs
+from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
 
 FLAGS = ["--k=2", "--epochs=1", "--max_images=20", "--batch_size=20", "--latent_dims=4,3", "--hidden_dims=10;6"]

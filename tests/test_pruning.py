@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import evaluation, models, networks, noise, pruning
+from iwae_tf import models, networks, noise
+from iwae_tf.evaluation import log_likelihood, pruning
 
 EVENT, BATCH, NUM_SAMPLES = 7, 5, 3
 KEPT = [np.array([0, 2, 3]), np.array([1, 2])]
@@ -109,7 +110,7 @@ def test_removing_units_that_do_nothing_changes_no_log_weight(architecture):
     fewer = on_shared_noise.log_weight_terms(x, on_shared_noise.draw_noise(NUM_SAMPLES, BATCH, key))
     np.testing.assert_allclose(fewer.log_p_x_given_z, terms.log_p_x_given_z, rtol=1e-5)
     np.testing.assert_allclose(fewer.log_weights, terms.log_weights, rtol=2e-6)
-    before, after = (evaluation.evaluate_images(model, x, 20).values for model in (source, on_shared_noise))
+    before, after = (log_likelihood.evaluate_images(model, x, 20).values for model in (source, on_shared_noise))
     np.testing.assert_allclose(before, after, rtol=1e-4)
 
 

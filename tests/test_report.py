@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from fake_runs import write_run
 
-from iwae_tf import figures, gallery, markdown, records, report, runs
+from iwae_tf import figures, runs
 from iwae_tf.errors import UserError
+from iwae_tf.report import command, markdown, pictures, reported_run, tables
 
 TWO_LAYERS = "--latent_dims=100,50"
 
@@ -43,7 +44,7 @@ def write_report(paths, out, *words):
     """Returns what the command prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        report.main(["report", *map(str, paths), f"--out={out}", *words])
+        command.main(["report", *map(str, paths), f"--out={out}", *words])
     return printed.getvalue()
 
 
@@ -62,7 +63,7 @@ def written(grid, tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leaves out the pictures, which take their time."""
-    monkeypatch.setattr(gallery, "pictures", lambda *_: [])
+    monkeypatch.setattr(pictures, "report_pictures", lambda *_: [])
 
 
 DRAWING = ("save_grids", "save_validation_curves", "save_nll_against_k", "save_active_units")
@@ -190,14 +191,14 @@ def test_json_is_what_the_report_shows(written):
     np.testing.assert_allclose([seeds["nll"], seeds["sd_over_seeds"]], [86.16666667, 0.52041650])
     assert (seeds["runs"], seeds["seeds"], seeds["published_nll"]) == ([4, 5, 6], [0, 1, 2], 85.54)
     text = (written[0] / "report.md").read_text()
-    assert report.text(shown, [_picture(one) for one in shown["pictures"]]) == text
+    assert tables.text(shown, [_picture(one) for one in shown["pictures"]]) == text
     assert all(markdown.escape(run["run_dir"]) in text and f"\n{run['command']}\n" in text for run in shown["runs"])
     assert shown["runs"][0]["results"]["nll"]["mean"] == 87.0
     assert shown["runs"][11]["results"] is None
 
 
 def _picture(one):
-    return gallery.Picture(one["heading"], one["caption"], one["file"] or "")
+    return pictures.Picture(one["heading"], one["caption"], one["file"] or "")
 
 
 def test_pictures_are_there(written):
@@ -213,7 +214,7 @@ def test_pictures_are_there(written):
 
 
 def test_the_pair_of_the_samples_is_that_of_the_paper(grid):
-    vae, iwae = gallery.best_pair(records.read(grid))
+    vae, iwae = pictures.best_pair(reported_run.read(grid))
     assert [(one.title, one.flags.seed) for one in (vae, iwae)] == [
         ("VAE, 1 layer, k = 5", 0),
         ("IWAE, 1 layer, k = 5", 0),
@@ -226,7 +227,7 @@ def drawn(of_records, function, monkeypatch):
     for name in DRAWING:
         keep = given.append if name == function else lambda _: None
         monkeypatch.setattr(figures, name, lambda path, *arguments, keep=keep: keep(arguments))
-    for picture in gallery.pictures(of_records, records.groups(of_records)):
+    for picture in pictures.report_pictures(of_records, reported_run.groups(of_records)):
         if picture.draw:
             before = len(given)
             picture.draw("unused")
@@ -236,7 +237,7 @@ def drawn(of_records, function, monkeypatch):
 
 
 def test_the_points_of_nll_against_k(grid, monkeypatch):
-    ((panels,), caption) = drawn(records.read(grid), "save_nll_against_k", monkeypatch)
+    ((panels,), caption) = drawn(reported_run.read(grid), "save_nll_against_k", monkeypatch)
     vae, iwae, published_vae, published_iwae = panels["1 layer"]
     assert (vae["label"], vae["published"], vae["k"], vae["nll"]) == ("VAE", False, (1, 5, 50), (87.25, 86.25, 86.5))
     assert iwae["k"] == (1, 5, 50)
@@ -251,7 +252,7 @@ def test_the_points_of_nll_against_k(grid, monkeypatch):
 
 
 def test_the_bars_of_the_active_units(grid, monkeypatch):
-    ((cells,), caption) = drawn(records.read(grid[2:6]), "save_active_units", monkeypatch)
+    ((cells,), caption) = drawn(reported_run.read(grid[2:6]), "save_active_units", monkeypatch)
     assert [cell["label"] for cell in cells] == ["VAE\n1 layer\nk = 5", "IWAE\n1 layer\nk = 5"]
     assert [cell["published"] for cell in cells] == [(20,), (22,)]
     np.testing.assert_allclose([cell["ours"] for cell in cells], [[20.0], [68.0 / 3.0]])
@@ -259,7 +260,7 @@ def test_the_bars_of_the_active_units(grid, monkeypatch):
 
 
 def test_the_learning_curves(grid, monkeypatch):
-    ((curves,), _) = drawn(records.read(grid[11:13]), "save_validation_curves", monkeypatch)
+    ((curves,), _) = drawn(reported_run.read(grid[11:13]), "save_validation_curves", monkeypatch)
     assert [curve["label"] for curve in curves] == [
         "1: VAE, 2 layers, k = 50, seed 0",
         "2: IWAE, 2 layers, k = 50, seed 0",
@@ -504,7 +505,7 @@ def test_active_units_of_another_number_of_layers_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "damaged",
     [
         b"no arrays",
         {"probabilities": np.full((4, 5, 5), np.nan)},
@@ -512,27 +513,27 @@ def test_active_units_of_another_number_of_layers_are_refused(tmp_path):
         {"probabilities": np.array([["text"]])},
     ],
 )
-def test_damaged_samples_are_left_out(pictures, grid, tmp_path):
+def test_damaged_samples_are_left_out(damaged, grid, tmp_path):
     vae = shutil.copytree(grid[2], tmp_path / "vae")
-    if isinstance(pictures, bytes):
-        (vae / "samples.npz").write_bytes(pictures)
+    if isinstance(damaged, bytes):
+        (vae / "samples.npz").write_bytes(damaged)
     else:
-        np.savez(vae / "samples.npz", **pictures)
-    assert gallery.best_pair(records.read([vae, grid[3]])) is None
+        np.savez(vae / "samples.npz", **damaged)
+    assert pictures.best_pair(reported_run.read([vae, grid[3]])) is None
 
 
 def test_older_runs_have_no_reconstructions(grid, tmp_path):
     vae = shutil.copytree(grid[2], tmp_path / "vae")
     np.savez(vae / "samples.npz", probabilities=np.zeros((4, 28, 28), np.float32))
-    of_records = records.read([vae, grid[3]])
-    first, second, *_ = gallery.pictures(of_records, records.groups(of_records))
+    of_records = reported_run.read([vae, grid[3]])
+    first, second, *_ = pictures.report_pictures(of_records, reported_run.groups(of_records))
     assert first.name == "samples.png"
     assert not second.name
     assert second.caption.startswith("Of run 1 there are no reconstructions")
 
 
 def test_a_run_that_is_named_twice_is_one(grid):
-    twice = records.read([grid[0], grid[1], grid[0] / ".." / grid[0].name])
+    twice = reported_run.read([grid[0], grid[1], grid[0] / ".." / grid[0].name])
     assert [record.number for record in twice] == [1, 2]
 
 
@@ -554,13 +555,13 @@ def test_seeds_are_those_of_one_recipe(words, arguments, together, tmp_path):
         write_run(tmp_path / "first", nll=86.0, images=False),
         write_run(tmp_path / "second", *words, **{"nll": 87.0, "images": False} | arguments),
     ]
-    groups = records.groups(records.read(paths))
+    groups = reported_run.groups(reported_run.read(paths))
     assert [len(group) for group in groups] == ([2] if together else [1, 1])
 
 
 def test_the_command_starts_without_tensorflow(grid, tmp_path):
     code = (
-        "import sys; from iwae_tf import report; report.main(sys.argv); "
+        "import sys; from iwae_tf.report.command import main; main(sys.argv); "
         "print(sorted({'tensorflow', 'keras', 'tensorflow_probability'} & set(sys.modules)))"
     )
     run = [sys.executable, "-c", code, str(grid[11]), f"--out={tmp_path / 'report'}"]

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import iwae_tf
-from iwae_tf import checkpoints, files, main, runs
+from iwae_tf import main, runs
+from iwae_tf.runs import checkpoints
+from iwae_tf.runtime import files
 
 # Many epochs of few steps: a kill meets every place between two checkpoints.
 FLAGS = ["--k=3", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=500", "--noexport", "--picture_every=3"]

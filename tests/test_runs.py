@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from iwae_tf import files, runs
+from iwae_tf import runs
 from iwae_tf.errors import UserError
+from iwae_tf.runtime import files
 
 FLAGS = {"k": "5", "stages": "3"}
 RESULTS = {

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import schedules
+from iwae_tf import models
+from iwae_tf.training import schedules
 
 
 def test_cosine():
@@ -24,6 +25,6 @@ def test_the_papers_stages(stage, first, last):
 
 
 def test_the_warm_up_grows_from_zero_to_one():
-    values = schedules.warmup(tf.range(6), 4)
+    values = models.warmup(tf.range(6), 4)
     np.testing.assert_allclose(values, [0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
-    assert float(schedules.warmup(tf.constant(3), 0)) == 1.0
+    assert float(models.warmup(tf.constant(3), 0)) == 1.0

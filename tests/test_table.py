@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from iwae_tf import main, options, progress, runs, summary, table
+from iwae_tf import main, runs, table
 from iwae_tf.errors import UserError
+from iwae_tf.experiment import options, summary
+from iwae_tf.runtime import progress
 
 COMMON = ["--max_images=40", "--batch_size=20", "--hidden_dims=5", "--latent_dims=3", "--nll_samples=10", "--nojit"]
 CELLS = {"mnist_a": ["--k=3", "--epochs=2", "--first_epochs=1"], "mnist_b": ["--k=1", "--epochs=2"]}

@@ -5,20 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import (
-    binarization,
-    checkpoints,
-    curves,
-    datasets,
-    files,
-    interruption,
-    models,
-    networks,
-    noise,
-    runs,
-    training,
-)
+from iwae_tf import datasets, models, networks, noise, runs, training
+from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
+from iwae_tf.runs import checkpoints
+from iwae_tf.runtime import files, signals
+from iwae_tf.training import batches, events, history, loop
 
 EVENT = 12
 
@@ -80,7 +72,7 @@ def test_compiled_steps_are_the_plain_steps(images, jit):
     plain, fast = _deep_model(), _deep_model()
     training.prepare(plain, _plan(), steps_per_epoch=6)
     training.prepare(fast, _plan(jit=jit), steps_per_epoch=6)
-    run_steps = training.compiled_steps(fast, tf.constant(images.train))
+    run_steps = batches.compiled_steps(fast, tf.constant(images.train))
     for epoch in range(2):
         order = noise.permutation(64, noise.key(2, "order", epoch)).numpy()[:60].reshape(6, 10)
         for model in (plain, fast):
@@ -88,8 +80,8 @@ def test_compiled_steps_are_the_plain_steps(images, jit):
         for batch in order:
             key = noise.key(2, "binarization", plain.optimizer.iterations)
             expected = plain.train_step(binarization.binarize(images.train[batch], key))
-        run_steps(training.epoch_order(64, _plan(), 2, epoch), 0, 4)
-        measured = run_steps(training.epoch_order(64, _plan(), 2, epoch), 4, 6)
+        run_steps(batches.epoch_order(64, _plan(), 2, epoch), 0, 4)
+        measured = run_steps(batches.epoch_order(64, _plan(), 2, epoch), 4, 6)
         for name, value in measured.items():
             np.testing.assert_allclose(value, expected[name], rtol=1e-4)
     for variable, value in zip(fast.trainable_variables, plain.trainable_variables, strict=True):
@@ -113,8 +105,8 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
 
     Without XLA one thread computes each sum here, whose order therefore does not change.
     """
-    monkeypatch.setattr(curves, "STEPS_PER_POINT", 3)
-    monkeypatch.setattr(training, "_steps_per_call", lambda *_: 2)
+    monkeypatch.setattr(events, "STEPS_PER_POINT", 3)
+    monkeypatch.setattr(loop, "_steps_per_call", lambda *_: 2)
     plan = _plan(jit=jit, first_epochs=2)
     whole, whole_run = _deep_model(), _run(tmp_path / "whole")
     training.train(whole, images, plan, whole_run)
@@ -122,8 +114,8 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
     # An epoch of six steps asks after two, four and six.
     for after in (1, 2, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(interruption, "received", _Stop(after))
-            with pytest.raises(interruption.Interrupted):
+            patch.setattr(signals, "received", _Stop(after))
+            with pytest.raises(signals.Interrupted):
                 training.train(_deep_model(), images, plan, run)
     # A row whose checkpoint is not there, as a kill between the two leaves it, is cut off.
     run.write_history([*run.read_history(), {**run.read_history()[-1], "epoch": 9.0}])
@@ -167,7 +159,7 @@ def test_the_first_epochs_are_those_of_a_model_with_fewer_samples(images, tmp_pa
 
 
 def test_a_checkpoint_within_an_epoch_when_it_is_time_to(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_steps_per_call", lambda *_: 4)
+    monkeypatch.setattr(loop, "_steps_per_call", lambda *_: 4)
     run = _run(tmp_path)
     training.train(_model(), images, _plan(epochs=1, checkpoint_minutes=0.0), run)
     assert checkpoints.steps(run.checkpoints) == [4, 6]
@@ -191,7 +183,7 @@ def test_the_weights_afterwards_are_the_average(images, tmp_path):
     run, model = _run(tmp_path), _model()
     training.prepare(model, plan, steps_per_epoch=1)
     averages = None
-    for _ in training.epochs(model, images, plan, run, curves.Record()):
+    for _ in training.train_epochs(model, images, plan, run, history.History()):
         raw = [variable.numpy() for variable in model.trainable_variables]
         averages = raw if averages is None else [0.5 * (a + b) for a, b in zip(averages, raw, strict=True)]
     again = _model()
@@ -264,7 +256,7 @@ def test_a_bound_that_is_not_finite_stops_the_run(images, tmp_path):
     with pytest.raises(
         UserError, match=r"step 7 \(the bound is nan; not finite in the gradient of .* more\); .*ckpt-6"
     ):
-        list(training.epochs(model, images, _plan(), run, record))
+        list(training.train_epochs(model, images, _plan(), run, record))
     restored = _prepared()
     assert len(training.restore(restored, run).rows) == 1
     assert all(np.all(np.isfinite(weight)) for weight in restored.weights)
@@ -291,7 +283,7 @@ def test_a_gradient_that_is_not_finite_is_named(images, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "gradients", overflowing)
     name = model.trainable_variables[0].path
     with pytest.raises(UserError, match=rf"step 4 \(the bound is -\d.*; not finite in the gradient of {name}\)"):
-        list(training.epochs(model, images, _plan(), _run(tmp_path), curves.Record()))
+        list(training.train_epochs(model, images, _plan(), _run(tmp_path), history.History()))
 
 
 def _prepared():
@@ -352,7 +344,7 @@ def test_event_files(trained):
 
 def test_points_of_the_training_curve_within_an_epoch(images, tmp_path, monkeypatch):
     """Points every 2 steps of 6: each the mean of its own steps, so that their mean is the epoch's."""
-    monkeypatch.setattr(curves, "STEPS_PER_POINT", 2)
+    monkeypatch.setattr(events, "STEPS_PER_POINT", 2)
     run = _run(tmp_path)
     training.train(_model(), images, _plan(epochs=1), run)
     points = _read_events(run.train_events)["elbo"]
@@ -362,7 +354,7 @@ def test_points_of_the_training_curve_within_an_epoch(images, tmp_path, monkeypa
 
 
 def test_every_epoch_has_its_own_order_and_each_image_once():
-    orders = [training.epoch_order(64, _plan(), 2, epoch).numpy() for epoch in range(2)]
+    orders = [batches.epoch_order(64, _plan(), 2, epoch).numpy() for epoch in range(2)]
     for order in orders:
         assert order.shape == (6, 10)
         assert len(np.unique(order)) == 60

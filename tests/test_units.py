@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 from linear_gaussian import LATENT_DIMS, assert_mean
 
-from iwae_tf import evaluation, models, networks, noise, units
+from iwae_tf import models, networks, noise
 from iwae_tf.errors import UserError
+from iwae_tf.evaluation import batches, units
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(evaluation, "IMAGES_PER_CALL", 4)
+    monkeypatch.setattr(batches, "IMAGES_PER_CALL", 4)
 
 
 def _model(num_layers, **kwargs):

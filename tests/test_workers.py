@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import iwae_tf
-from iwae_tf import experiment, files, main, options, runs
+from iwae_tf import main, runs
 from iwae_tf.errors import UserError
+from iwae_tf.experiment import cluster, options
+from iwae_tf.runtime import files
 
 FLAGS = ["--k=3", "--epochs=3", "--max_images=120", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=20"]
 FLAGS += ["--hidden_dims=20;10", "--noexport", "--picture_every=3", "--gradient_estimator=resampled", "--resampled=2"]
@@ -184,7 +186,7 @@ def test_without_a_cluster_there_is_no_strategy(config, message, monkeypatch):
     if config:
         monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
     with pytest.raises(UserError, match=message):
-        experiment.strategy(options.parse(["main", "--strategy=multi_worker"]))
+        cluster.strategy(options.parse(["main", "--strategy=multi_worker"]))
 
 
 @pytest.mark.parametrize("word", ["--batch_norm", "--clip_norm=1"])

@@ -1,0 +1,82 @@
+"""Pictures of images: grids, reconstructions, the worst test images."""
+
+import io
+
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
+
+from iwae_tf.figures import png
+from iwae_tf.runtime import files
+
+_MAGNIFICATION = 2
+
+
+def image_grid(images, columns, gap=1):
+    """Lays images out in a grid, row by row.
+
+    Args:
+      images: float array [num_images, height, width] with values in [0, 1].
+      columns: images in a row.
+      gap: grey pixels between images.
+
+    Returns:
+      Float array [grid_height, grid_width].
+    """
+    num_images, height, width = images.shape
+    rows = -(-num_images // columns)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), 0.5)
+    for i, image in enumerate(images):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_image(path, grid):
+    """Writes a grid [height, width] with values in [0, 1] as a PNG file, magnified."""
+    pixels = np.kron(grid, np.ones((_MAGNIFICATION, _MAGNIFICATION)))
+    content = io.BytesIO()
+    matplotlib.image.imsave(content, pixels, cmap="gray", vmin=0.0, vmax=1.0)
+    files.write_atomically(path, content.getbuffer())
+
+
+def save_worst_images(path, images, reconstructions, captions, title):
+    """Draws images above their reconstructions with a few lines on each, as a PNG file.
+
+    Args:
+      path: the file.
+      images: float array [num_images, height, width] with values in [0, 1].
+      reconstructions: as images.
+      captions: a text for each image.
+      title: what they were chosen by.
+    """
+    figure = matplotlib.figure.Figure(figsize=(1.1 * len(images) + 0.2, 3.6), layout="constrained")
+    axes = figure.subplots(2, len(images), squeeze=False)
+    for column, caption in enumerate(captions):
+        for row, stack in enumerate((images, reconstructions)):
+            axes[row, column].imshow(stack[column], cmap="gray", vmin=0.0, vmax=1.0)
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[1, column].set_xlabel(caption, fontsize=8)
+    figure.suptitle(f"test images with the {title}, and their reconstructions", fontsize=9)
+    png.save_figure(figure, path)
+
+
+def save_grids(path, grids, captions):
+    """Draws grids of images side by side, each below its caption, as a PNG file.
+
+    Args:
+      path: the file.
+      grids: arrays [height, width] with values in [0, 1].
+      captions: a text for each.
+    """
+    height, width = grids[0].shape
+    inches = 5.0
+    figure = matplotlib.figure.Figure(
+        figsize=(inches * len(grids), inches * height / width + 0.3), layout="constrained"
+    )
+    for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
+        axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0)
+        axes.set_title(caption, fontsize=11, pad=4)
+        axes.axis("off")
+    png.save_figure(figure, path)

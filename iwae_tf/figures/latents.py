@@ -1,0 +1,160 @@
+"""Plots of latent units: their variances and KL, traversals, posteriors."""
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+
+from iwae_tf.figures import png
+from iwae_tf.figures.images import image_grid
+
+# Colours of units that are active and of those that are not.
+_ACTIVE, _INACTIVE = "C0", "silver"
+# Where logarithms of variances that are zero are drawn.
+_LEAST_VARIANCE = 1e-12
+
+
+def save_units(path, layers, threshold, title):
+    """Draws what the units of each layer do, a row for each layer, as a PNG file.
+
+    From left to right: a histogram of their variances, how many are active at any threshold, the KL of each.
+
+    Args:
+      path: the file.
+      layers: for each layer, bottom first, {"variances": Cov_x(E_q[u]) of each unit, "kls": nats of each unit}; what
+        is not finite, or None, is drawn as zero.
+      threshold: the variance above which a unit counts as active.
+      title: the model's.
+    """
+    figure = matplotlib.figure.Figure(figsize=(11, 3.2 * len(layers) + 0.4), layout="constrained")
+    figure.suptitle(title)
+    variances, kls = (
+        [np.nan_to_num(np.array(layer[name], np.float64), posinf=0.0, neginf=0.0) for layer in layers]
+        for name in ("variances", "kls")
+    )
+    logs = [np.log10(np.maximum(of_layer, _LEAST_VARIANCE)) for of_layer in variances]
+    limits = min(np.log10(threshold), *map(np.min, logs)) - 0.3, max(np.log10(threshold), *map(np.max, logs)) + 0.3
+    for number, (log_variances, of_layer, row) in enumerate(
+        zip(logs, kls, figure.subplots(len(layers), 3, squeeze=False), strict=True), start=1
+    ):
+        _draw_variances(row[0], log_variances, threshold, limits)
+        row[0].set_ylabel(f"layer {number}: units")
+        _draw_counts(row[1], log_variances, threshold, limits)
+        _draw_kls(row[2], of_layer, log_variances > np.log10(threshold))
+    png.save_figure(figure, path)
+
+
+def _draw_variances(axes, log_variances, threshold, limits):
+    """A histogram of log10 variances."""
+    axes.hist(log_variances, bins=np.linspace(*limits, 31), color=_ACTIVE)
+    axes.axvline(np.log10(threshold), color="black", linestyle=":", label=f"threshold {threshold:g}")
+    axes.set(xlim=limits, xlabel="log10 of the variance over x of a unit's mean")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper left")
+
+
+def _draw_counts(axes, log_variances, threshold, limits):
+    """How many units are active, against the threshold."""
+    ascending = np.sort(log_variances)
+    active = int(np.sum(log_variances > np.log10(threshold)))
+    steps = 10.0 ** np.array([limits[0], *ascending, limits[1]])
+    counts = np.array([*range(len(ascending), -1, -1), 0])
+    axes.step(steps, counts, where="post", color=_ACTIVE)
+    axes.axvline(threshold, color="black", linestyle=":")
+    label = f"{active} of {len(ascending)} active"
+    axes.plot(threshold, active, "o", color="black", label=label)
+    axes.set(xscale="log", xlim=steps[[0, -1]], ylim=(0, None), xlabel="threshold", ylabel="active units")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+
+
+def _draw_kls(axes, kls, active):
+    """The units' KLs as bars, the largest first."""
+    order = np.argsort(-kls)
+    colors = np.where(active[order], _ACTIVE, _INACTIVE)
+    axes.bar(np.arange(1, len(kls) + 1), kls[order], width=1.0 if len(kls) > 30 else 0.8, color=colors)
+    labels = ((_ACTIVE, f"active: {kls[active].sum():.2f} nats"), (_INACTIVE, f"not: {kls[~active].sum():.2f} nats"))
+    for color, label in labels:
+        axes.bar([1], [0.0], color=color, label=label)
+    axes.set(xlabel="units, sorted", ylabel="KL in nats")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend()
+
+
+def save_traversal(path, images, labels, stddevs, pixels):
+    """Draws what single units do to images, a row for each unit, as a PNG file.
+
+    Args:
+      path: the file.
+      images: those whose posterior means are moved, [num_images, height, width].
+      labels: of each row.
+      stddevs: of each column, how far the unit is from its mean.
+      pixels: the pixels' means, [num_images, rows, columns, height, width].
+    """
+    num_images, rows, columns, height, width = pixels.shape
+    cell = 0.42
+    figure = matplotlib.figure.Figure(
+        figsize=(2.4 + num_images * (columns + 1) * cell, 0.9 + (rows + 2) * cell * height / width),
+        layout="constrained",
+    )
+    grids = figure.subplots(2, num_images, squeeze=False, height_ratios=[2.0, rows])
+    for (top, axes), image, of_image in zip(grids.T, images, pixels, strict=True):
+        top.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
+        top.axis("off")
+        grid = image_grid(of_image.reshape(-1, height, width), columns)
+        axes.imshow(grid, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="auto")
+        axes.set_xticks((np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" for distance in stddevs])
+        axes.set_yticks((np.arange(rows) + 0.5) * (height + 1), labels if axes is grids[1, 0] else [])
+        axes.tick_params(length=0)
+        axes.set_xlabel("standard deviations from the unit's mean")
+    png.save_figure(figure, path)
+
+
+def save_posteriors(path, images, posteriors, title):
+    """Draws the true posterior of each image, with q(z | x) over it, as a PNG file.
+
+    Args:
+      path: the file.
+      images: [num_images, height, width].
+      posteriors: for each a `latents.Posterior`.
+      title: the model's.
+    """
+    columns = min(3, len(images))
+    rows = -(-len(images) // columns)
+    figure = matplotlib.figure.Figure(figsize=(3.7 * columns, 3.9 * rows + 0.7), layout="constrained")
+    figure.suptitle(f"{title}: the true posterior p(z | x) (blue) and q(z | x) at 1, 2 and 3 standard deviations (red)")
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes[len(images) :]:
+        axes.axis("off")
+    for axes, image, posterior in zip(all_axes, images, posteriors, strict=False):
+        _draw_posterior(axes, posterior)
+        corner = axes.inset_axes([0.02, 0.76, 0.22, 0.22])
+        corner.imshow(image, cmap="gray_r")
+        corner.set(xticks=[], yticks=[])
+    png.save_figure(figure, path)
+
+
+def _draw_posterior(axes, posterior):
+    """One true posterior, q over it, and how far they are apart."""
+    low, high, density = posterior.low, posterior.high, posterior.density.T
+    colours = matplotlib.colormaps["Blues"]
+    axes.set_facecolor(colours(0.0))
+    extent = (low[0], high[0], low[1], high[1])
+    axes.imshow(density, origin="lower", extent=extent, cmap=colours, interpolation="bilinear")
+    # Where a Gaussian's ellipses of 1, 2 and 3 standard deviations would lie.
+    levels = density.max() * np.exp(-0.5 * np.square([3.0, 2.0, 1.0]))
+    axes.contour(density, levels=levels, extent=extent, colors="C0", linewidths=0.6)
+    angle = np.linspace(0.0, 2.0 * np.pi, 200)
+    circle = posterior.stddev[:, np.newaxis] * np.stack([np.cos(angle), np.sin(angle)])
+    for radius in (1.0, 2.0, 3.0):
+        axes.plot(*(posterior.mean[:, np.newaxis] + radius * circle), color="C3", linewidth=1.2)
+    # All that is inside the outermost lines, with the same scale on both axes.
+    inside = np.argwhere(posterior.density > levels[0]) / (len(density) - 1)
+    ends = [posterior.mean - 3.0 * posterior.stddev, posterior.mean + 3.0 * posterior.stddev]
+    ends += [low + end * (high - low) for end in (inside.min(axis=0), inside.max(axis=0))]
+    middle, half = (np.max(ends, axis=0) + np.min(ends, axis=0)) / 2.0, 0.58 * np.max(np.ptp(ends, axis=0))
+    axes.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]), aspect="equal")
+    text = f"log p(x) {posterior.log_likelihood:.2f}   ELBO {posterior.elbo:.2f}\nKL(q || p) {posterior.kl:.2f} nats"
+    axes.set_title(text, fontsize="medium")
+    axes.set(xlabel="unit 1", ylabel="unit 2")

@@ -1,0 +1,7 @@
+"""Training: the loop over epochs, with checkpoints that continue it, event files and progress."""
+
+from iwae_tf.training.loop import train, train_epochs
+from iwae_tf.training.plan import Plan
+from iwae_tf.training.state import prepare, restore, use_averages
+
+__all__ = ["Plan", "prepare", "restore", "train", "train_epochs", "use_averages"]

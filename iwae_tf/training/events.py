@@ -1,0 +1,111 @@
+"""TensorBoard's event files.
+
+The x axis is `optimizer.iterations`. train/ has the training curves, each point the mean over the steps since the last
+one; validation/ the same quantities once an epoch, and pictures and active units every few.
+"""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_tf import figures
+from iwae_tf.evaluation import units
+from iwae_tf.evaluation.samples import reconstruction_pairs, sample_means
+
+# Steps between two points of the training curves, about.
+STEPS_PER_POINT = 200
+_PICTURE_IMAGES = 100
+
+
+class _Events:
+    """The two event files of a run."""
+
+    def __init__(self, run):
+        self.train = tf.summary.create_file_writer(str(run.train_events))
+        self.validation = tf.summary.create_file_writer(str(run.validation_events))
+
+    def flush(self):
+        self.train.flush()
+        self.validation.flush()
+
+
+@contextlib.contextmanager
+def events(run):
+    """The open event files of a run; None for None, a worker that writes nothing."""
+    opened = _Events(run) if run else None
+    try:
+        yield opened
+    finally:
+        if opened:
+            opened.train.close()
+            opened.validation.close()
+
+
+class Points:
+    """Writes the points of the curves.
+
+    Args:
+      model: an `ImportanceWeightedAutoencoder`, prepared.
+      record: the training's `Record`.
+    """
+
+    def __init__(self, model, record):
+        self._model = model
+        self._record = record
+
+    def begin_epoch(self):
+        """The metrics are means from here on."""
+        self._record.point_start = self._model.num_steps
+        self._record.point_sums = {}
+
+    def after_call(self, opened, means, steps_done, steps_per_call, is_last):
+        """Writes a point of the training curves if it is time for one.
+
+        Args:
+          opened: the open event files, or None.
+          means: the metrics' means over the epoch so far, name -> float.
+          steps_done: steps of the epoch so far.
+          steps_per_call: those between two calls of this function.
+          is_last: whether the epoch ends here.
+        """
+        step = self._model.num_steps
+        num_steps = step - self._record.point_start
+        if num_steps < steps_per_call * max(1, STEPS_PER_POINT // steps_per_call) and not is_last:
+            return
+        sums = {name: mean * steps_done for name, mean in means.items()}
+        if opened:
+            with opened.train.as_default(step):
+                before = self._record.point_sums
+                _write_scalars({name: (sums[name] - before.get(name, 0.0)) / num_steps for name in sums})
+                tf.summary.scalar("learning_rate", self._model.optimizer.learning_rate)
+        self._record.point_start, self._record.point_sums = step, sums
+
+    def after_epoch(self, opened, measured, images, image_shape):
+        """Writes the validation curves' point, and perhaps pictures.
+
+        Args:
+          opened: the open event files, or None.
+          measured: the metrics' means over the validation images, name -> float.
+          images: validation images to draw and to count active units on, [num_images, event]; or None.
+          image_shape: (height, width).
+        """
+        if not opened:
+            return
+        with opened.validation.as_default(self._model.num_steps):
+            _write_scalars(measured)
+            if images is not None:
+                self._write_pictures(images, image_shape)
+
+    def _write_pictures(self, images, image_shape):
+        samples = sample_means(self._model, _PICTURE_IMAGES, image_shape)
+        pairs = reconstruction_pairs(self._model, images, image_shape)
+        for tag, stack in (("samples", samples), ("reconstructions", pairs)):
+            tf.summary.image(tag, figures.image_grid(stack, columns=10)[np.newaxis, :, :, np.newaxis])
+        for layer, count in enumerate(units.active_units(self._model, images), start=1):
+            tf.summary.scalar(f"active_units/layer_{layer}", count)
+
+
+def _write_scalars(values):
+    for name, value in values.items():
+        tf.summary.scalar(name.replace("rate_layer", "rate/layer"), value)

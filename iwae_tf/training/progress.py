@@ -1,0 +1,46 @@
+"""The lines that training prints."""
+
+import time
+
+import numpy as np
+
+from iwae_tf.runtime import progress
+
+
+class Progress:
+    """Prints a line an epoch, and on a terminal the state within the epoch too.
+
+    Args:
+      epochs_before: epochs that are trained already, perhaps and a part of one.
+      num_samples: samples per image in each epoch.
+    """
+
+    def __init__(self, epochs_before, num_samples):
+        self._num_epochs = num_epochs = len(num_samples)
+        # An epoch's time grows with its samples; what does not is worth about three of them.
+        self._ends = np.cumsum([0.0, *(count + 3.0 for count in num_samples)])
+        self._before = self._work(epochs_before)
+        self._line = progress.StatusLine()
+        self._start = time.monotonic()
+        first = f"training epochs {int(epochs_before) + 1} to {num_epochs}"
+        within = f", from {epochs_before % 1.0:.0%} of the first" if epochs_before % 1.0 else ""
+        self._line.keep(f"{first}{within}; compiling takes some seconds")
+
+    def within_epoch(self, epoch, done, means):
+        """Reports that a share `done` of an epoch is trained."""
+        self._line.update(lambda: self._text(epoch, done, f"train {means['iwae_bound']:8.2f} nats ({done:.0%})"))
+
+    def after_epoch(self, row):
+        """Reports the row of an epoch."""
+        bounds = f"train {row['train_iwae_bound']:8.2f}  validation {row['validation_iwae_bound']:8.2f} nats"
+        self._line.keep(self._text(int(row["epoch"]) - 1, 1.0, bounds))
+
+    def _text(self, epoch, done, bounds):
+        finished = self._work(epoch + done)
+        seconds = (time.monotonic() - self._start) / (finished - self._before) * (self._ends[-1] - finished)
+        left = progress.duration(seconds)
+        return f"epoch {epoch + 1:{len(str(self._num_epochs))}}/{self._num_epochs}  {bounds}  {left} left"
+
+    def _work(self, epochs):
+        """The work that this many epochs are."""
+        return float(np.interp(epochs, np.arange(len(self._ends)), self._ends))

@@ -1,0 +1,50 @@
+import builtins
+
+import numpy as np
+import pytest
+
+from iwae_tf.errors import UserError
+from iwae_tf.evaluation import pareto
+
+
+def test_the_largest_weights_alone_give_arvizs_k_hat_of_all():
+    import arviz
+
+    rng = np.random.default_rng(0)
+    for num_samples in (30, 500, 5000):
+        log_weights = rng.standard_t(4, size=(3, num_samples))
+        _, expected = arviz.psislw(log_weights)
+        largest = np.sort(log_weights, axis=-1)[:, ::-1][:, : pareto.num_tail(num_samples)]
+        np.testing.assert_array_equal(pareto.k_hat(largest, num_samples), expected)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
+def test_pareto_weights_have_their_shape(shape):
+    """log w = shape * Exp(1) makes w Pareto with exactly that shape."""
+    rng = np.random.default_rng(1)
+    log_weights = shape * rng.exponential(size=(100, 5000))
+    largest = -np.sort(-log_weights, axis=-1)[:, : pareto.num_tail(5000)]
+    estimates = pareto.k_hat(largest, 5000)
+    # ArviZ's prior of ten observations at 0.5 draws a tail of 213 a little towards it.
+    expected = (213 * shape + 10 * 0.5) / 223
+    assert abs(estimates.mean() - expected) < 4.5 * estimates.std(ddof=1) / 10 + 0.01
+
+
+def test_too_few_different_weights_have_none():
+    assert pareto.k_hat(np.zeros([2, pareto.num_tail(100)]), 100).tolist() == [np.inf, np.inf]
+    assert pareto.num_tail(1) == 1
+    assert pareto.k_hat(np.zeros([2, 1]), 1).tolist() == [np.inf, np.inf]
+    assert pareto.num_tail(5000) == 214
+
+
+def test_without_arviz_the_message_says_what_to_install(monkeypatch):
+    imported = builtins.__import__
+
+    def without_arviz(name, *args, **kwargs):
+        if name == "arviz":
+            raise ImportError("No module named 'arviz'")
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_arviz)
+    with pytest.raises(UserError, match=r"pip install 'iwae-tf\[diagnostics\]', or leave out --khat_images"):
+        pareto.require_arviz()

@@ -1,0 +1,108 @@
+import json
+import shlex
+
+import pytest
+from fake_runs import write_run
+
+from iwae_tf import paper
+from iwae_tf.experiment import options
+from iwae_tf.report import reported_run
+
+FLAGS = [
+    [],
+    ["--objective=vae", "--k=1", "--seed=7"],
+    ["--schedule=paper", "--stages=5", "--batch_size=20", "--ema_momentum=0"],
+    ["--schedule=paper", "--learning_rate=3e-3"],
+    ["--latent_dims=64,32,16", "--hidden_dims=64,64;32;16,16,16", "--inference=ladder"],
+    ["--latent_dims= 100, 50", "--hidden_dims=200,200;100,100"],  # The paper's, spelt otherwise.
+    ["--batch_norm", "--beta_warmup_epochs=20", "--activation=leaky_relu"],
+    ["--objective=vr", "--alpha=-inf"],
+    ["--objective=vr", "--alpha=-0.1", "--k=3"],
+    ["--gradient_estimator=resampled", "--resampled=7", "--first_epochs=20", "--first_k=3"],
+    ["--objective=miwae", "--num_outer=4", "--gradient_estimator=dreg"],
+    ["--objective=ciwae", "--ciwae_beta=0.30000000000000004"],
+    ["--dataset=omniglot28", "--data_dir=/a place/with 'quotes' and $HOME; rm -rf"],
+    ["--dataset=tfds:mnist", "--train_split=train[:80%]", "--validation_split=train[80%:]", "--test_split=test"],
+    ["--dataset=tfds:mnist", "--binarization=threshold", "--max_images=100"],
+    ["--dataset=npz:--overwrite=1 `x`.npz", "--binarization=fixed"],
+    ["--dataset=binarized_mnist", "--adam_epsilon=1e-08", "--clip_norm=5"],
+    ["--init_from=runs/mnist_iwae_1l_k50_seed0", "--run_dir=x"],  # Where the command itself would put its run.
+    ["--nll_samples=100", "--khat_images=7", "--binarization_seeds=3", "--train_nll_images=9"],
+]
+
+
+@pytest.mark.parametrize("words", FLAGS, ids=" ".join)
+def test_the_command_repeats_a_run(words):
+    flags = options.parse(["main", *words])
+    program, *given = shlex.split(options.command(flags))[2:]
+    again = options.parse([program, *given])
+    assert program == "iwae_tf.main"
+    assert options.run_flags(again) == options.run_flags(flags)
+    assert options.result_flags(again) == options.result_flags(flags)
+
+
+@pytest.mark.parametrize("words", FLAGS[:-2], ids=" ".join)
+def test_a_record_has_the_flags_of_its_run(words, tmp_path):
+    evaluation = ["--nll_samples=100", "--khat_images=7", "--train_nll_images=9"]
+    (record,) = reported_run.read([write_run(tmp_path / "run", *words, *evaluation, nll=90.0, images=False)])
+    flags = options.parse(["main", *words, *evaluation])
+    assert options.command(record.flags) == options.command(flags)
+    assert options.result_flags(record.flags) == options.result_flags(flags)
+
+
+def test_the_command_names_what_is_not_by_default_and_nothing_else():
+    assert options.command(options.parse(["main"])) == "python -m iwae_tf.main"
+    flags = options.parse(["main", "--k=5", "--epochs=100", "--batch_norm", "--khat_images=2", "--run_dir=elsewhere"])
+    assert options.command(flags) == "python -m iwae_tf.main --k=5 --batch_norm=True --khat_images=2"
+
+
+@pytest.mark.parametrize("value", [-1, 2.0, True, "7", None, [7]])
+def test_evaluation_flags_that_are_none_are_as_by_default(value, tmp_path):
+    path = write_run(tmp_path / "run", nll=90.0, images=False)
+    results = json.loads((path / "results.json").read_text())
+    results["flags"] |= {"khat_images": value, "train_nll_images": 3}
+    (path / "results.json").write_text(json.dumps(results))
+    (record,) = reported_run.read([path])
+    assert (record.flags.khat_images, record.flags.train_nll_images) == (0, 3)
+
+
+def test_the_grid_is_the_published_table():
+    assert len(reported_run.GRID) == 10
+    of_table = {(dims, k, objective) for _, dims, objective, k in paper.TABLE}
+    assert of_table - set(reported_run.GRID) == {((50,), 1, "vae"), ((100, 50), 1, "vae")}
+
+
+@pytest.mark.parametrize(
+    ("words", "cell"),
+    [
+        (["--objective=vae", "--k=1"], ("mnist", (50,), 1, "iwae")),
+        (["--dataset=omniglot28", "--latent_dims=100,50"], ("omniglot28", (100, 50), 50, "iwae")),
+        (["--gradient_estimator=dreg"], ("mnist", (50,), 50, "iwae")),
+        (["--k=7"], None),
+        (["--latent_dims=20"], None),
+        (["--hidden_dims=100"], None),
+        (["--activation=relu"], None),
+        (["--batch_norm"], None),
+        (["--max_images=10"], None),
+        (["--binarization=fixed"], None),
+        (["--objective=ciwae"], None),
+        (["--dataset=binarized_mnist"], None),
+    ],
+)
+def test_the_cell_of_a_run(words, cell, tmp_path):
+    (record,) = reported_run.read([write_run(tmp_path / "run", *words, epochs=1)])
+    assert record.cell == cell
+
+
+def test_what_differs_between_recipes(tmp_path):
+    paths = [
+        write_run(tmp_path / str(i), *words, nll=86.0, images=False)
+        for i, words in enumerate(
+            (["--epochs=9"], ["--schedule=paper", "--stages=2"], ["--epochs=9", "--batch_size=20"])
+        )
+    ]
+    first, second, third = reported_run.differences(reported_run.groups(reported_run.read(paths)))
+    assert first == "schedule=cosine epochs=9 learning_rate=0.003 batch_size=100"
+    assert second == "schedule=paper learning_rate=0.001 batch_size=100 stages=2"
+    assert third == "schedule=cosine epochs=9 learning_rate=0.003 batch_size=20"
+    assert reported_run.differences(reported_run.groups(reported_run.read(paths[:1]))) == [""]
