@@ -1,25 +1,66 @@
-"""The README's Python runs as it stands there."""
+"""The Python examples of the README and of docs/ run as printed, and what the pages refer to exists."""
 
+import dataclasses
 import pathlib
 import re
 
 import pytest
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+import iwae_tf
+from iwae_tf import runs
+
+CHECKOUT = pathlib.Path(__file__).parent.parent
+README = CHECKOUT / "README.md"
+PAGES = [README, CHECKOUT / "CONTRIBUTING.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+# A text in each example; every example has a test below.
+EXAMPLES = ("iwae_tf.log_likelihood(", "ConvolutionalEncoder", "model.fit(", "saved_model.load")
+
+
+def _blocks():
+    pages = (page.read_text() for page in PAGES)
+    return [block for page in pages for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)]
 
 
 def _block(containing):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    (block,) = [block for block in blocks if containing in block]
+    (block,) = [block for block in _blocks() if containing in block]
     return block
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """`iwae_tf.load_dataset` returns the first 1,000 images of each split."""
+    images = iwae_tf.load_dataset("mnist").first(1000)
+    monkeypatch.setattr("iwae_tf.api.load_dataset", lambda name: images)
+
+
+def test_every_example_has_a_test():
+    assert [sum(text in block for text in EXAMPLES) for block in _blocks()] == [1] * len(EXAMPLES)
+
+
+def test_the_readmes_example(tmp_path, monkeypatch, capsys, few_images):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(_block("iwae_tf.log_likelihood("), names)
+    assert (names["trained"].steps, names["trained"].epochs) == (20, 2)
+    assert names["result"].values.shape == (100,)
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line == f"20 steps, NLL {-names['result'].mean:.2f} +- {names['result'].stderr:.2f} nats"
+    rows = runs.RunDirectory("runs/python").read_history()
+    assert rows[1]["train_iwae_bound"] > rows[0]["train_iwae_bound"]
 
 
 def test_own_layers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(_block("ConvolutionalEncoder"), names)
-    rows = names["run"].read_history()
+    exec(_block("ConvolutionalEncoder"), {})
+    rows = runs.RunDirectory("runs/convolutional").read_history()
     assert rows[1]["train_iwae_bound"] > rows[0]["train_iwae_bound"]
+
+
+def test_keras_fit(few_images):
+    names = {}
+    exec(_block("model.fit("), names)
+    bounds = names["history"].history["iwae_bound"]
+    assert bounds[1] > bounds[0]
 
 
 def test_saved_model(tmp_path, monkeypatch, capsys):
@@ -32,3 +73,51 @@ def test_saved_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(_block("saved_model.load"), {})
     assert "log_likelihood" in capsys.readouterr().out
+
+
+def test_the_readme_is_short():
+    assert len(README.read_bytes()) < 9000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name
+        assert path.is_file(), target
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
+
+
+def test_the_index_lists_every_page():
+    index = (CHECKOUT / "docs" / "README.md").read_text()
+    readme = README.read_text()
+    for page in (CHECKOUT / "docs").glob("*.md"):
+        assert page.name == "README.md" or (f"({page.name})" in index and f"(docs/{page.name})" in readme)
+
+
+def test_every_flag_that_is_mentioned_exists():
+    from iwae_tf import gradients, prune
+    from iwae_tf.experiment.flags import Options
+    from iwae_tf.report.command import ReportOptions
+
+    kinds = (Options, ReportOptions, prune.PruneOptions, gradients.GradientOptions)
+    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    # Flags of the parser, of iwae-tf, and of the benchmarks.
+    known |= {"help", "flagfile", "version", "seconds"}
+    for page in PAGES:
+        mentioned = set(re.findall(r"--([a-z]\w*)", page.read_text()))
+        assert not {name for name in mentioned if name.removeprefix("no") not in known and name not in known}
+
+
+def test_every_flagfile_and_module_that_is_mentioned_exists():
+    for page in PAGES:
+        text = page.read_text()
+        for name in re.findall(r"flags/[\w/]+\.flags|iwae_tf/[\w/]+\.py|tests/\w+\.py", text):
+            assert (CHECKOUT / name).is_file(), name
+        for module in re.findall(r"python -m ((?:iwae_tf|benchmarks)[\w.]*)", text):
+            path = CHECKOUT.joinpath(*module.split("."))
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
