@@ -11,7 +11,7 @@ def mnist():
     return datasets.load("mnist").first(450)
 
 
-def test_binarization_draws_each_pixel_with_its_grey_value():
+def test_binarize_draws_each_pixel_with_its_grey_value_as_probability():
     grey = np.array([[0, 1, 64, 128, 200, 255]], np.uint8)
     draws = binarization.binarize(np.repeat(grey, 40_000, axis=0), noise.key(0, "test")).numpy()
     assert set(np.unique(draws)) == {0.0, 1.0}
@@ -20,7 +20,7 @@ def test_binarization_draws_each_pixel_with_its_grey_value():
     assert np.all(np.abs(draws.mean(axis=0) - probabilities) <= 5.0 * stderr)  # Exact for 0 and 255.
 
 
-def test_fixed_binarization_is_fixed_and_independent_of_what_follows(mnist):
+def test_fixed_binarization_does_not_depend_on_the_images_that_follow(mnist):
     whole = binarization.fixed_binarization(mnist.test, "test")
     np.testing.assert_array_equal(whole[:130], binarization.fixed_binarization(mnist.test[:130], "test"))
     assert np.any(whole != binarization.fixed_binarization(mnist.test, "validation"))
@@ -30,18 +30,18 @@ def test_fixed_binarization_is_fixed_and_independent_of_what_follows(mnist):
     assert len(np.unique(binarization.fixed_binarization(grey, "test"), axis=0)) == 450
 
 
-def test_binarization_under_xla_is_the_eager_one(mnist):
+def test_binarize_gives_the_same_bits_under_xla(mnist):
     compiled = tf.function(binarization.binarize, jit_compile=True)
     key = noise.key(0, "test")
     np.testing.assert_array_equal(compiled(mnist.train[:20], key), binarization.binarize(mnist.train[:20], key))
 
 
-def test_stochastic_binarization_leaves_the_images_to_be_drawn(mnist):
+def test_stochastic_binarization_leaves_the_images_unchanged(mnist):
     assert binarization.binarize_once(mnist, "stochastic").train is mnist.train
 
 
 @pytest.mark.parametrize("name", ["fixed", "threshold"])
-def test_what_is_binarised_once_is_drawn_as_it_is(mnist, name):
+def test_images_that_are_binarised_once_do_not_change_when_drawn(mnist, name):
     once = binarization.binarize_once(mnist, name)
     assert once.is_binary
     assert once.train.dtype == np.uint8
@@ -52,7 +52,7 @@ def test_what_is_binarised_once_is_drawn_as_it_is(mnist, name):
     np.testing.assert_array_equal(255 * evaluated.astype(np.uint8), once.test)
 
 
-def test_the_fixed_test_images_are_those_of_every_evaluation(mnist):
+def test_fixed_binarization_of_the_test_images_is_that_of_the_evaluation(mnist):
     once = binarization.binarize_once(mnist, "fixed")
     expected = binarization.fixed_binarization(mnist.test, "test")
     np.testing.assert_array_equal(binarization.fixed_binarization(once.test, "test"), expected)

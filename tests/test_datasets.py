@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from iwae_tf import datasets
 from iwae_tf.datasets import binarization, catalogue, formats
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import options
+from iwae_tf.experiment import checks
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def mnist():
     return datasets.load("mnist")
 
 
-def test_mnist_is_the_canonical_one(mnist):
+def test_mnist_has_the_original_content(mnist):
     pixels = np.concatenate([mnist.train, mnist.validation]).tobytes()
     for content, num_images, md5 in (
         (pixels, 60000, "6bbc9ace898e44ae57da46a324031adb"),
@@ -24,18 +25,18 @@ def test_mnist_is_the_canonical_one(mnist):
         assert hashlib.md5(header + content).hexdigest() == md5
 
 
-def test_mnist_splits(mnist):
+def test_the_splits_of_mnist(mnist):
     assert mnist.image_shape == (28, 28)
     assert mnist.train.shape == (59600, 784)
     assert mnist.validation.shape == (400, 784)
     assert mnist.test.shape == (10000, 784)
     assert mnist.train.dtype == np.uint8
     assert mnist.train_mean.shape == (784,)
-    assert mnist.train_mean.mean() == pytest.approx(0.1307, abs=2e-4)  # The well-known mean of MNIST.
+    assert mnist.train_mean.mean() == pytest.approx(0.1307, abs=2e-4)  # The known mean of MNIST.
     assert not mnist.is_binary
 
 
-def test_first_images(mnist):
+def test_first_returns_the_first_images_of_each_split(mnist):
     few = mnist.first(30)
     assert (len(few.train), len(few.validation), len(few.test)) == (30, 30, 30)
     np.testing.assert_array_equal(few.test, mnist.test[:30])
@@ -53,7 +54,7 @@ def test_a_missing_file_of_mnist_is_refused(tmp_path, monkeypatch):
         datasets.load("mnist")
 
 
-def _own(folder, **arrays):
+def _save(folder, **arrays):
     np.savez(folder / "own.npz", **arrays)
     return f"npz:{folder / 'own.npz'}"
 
@@ -65,25 +66,25 @@ def pictures():
 
 
 def test_a_tenth_of_a_small_training_set_is_held_out(pictures, tmp_path):
-    images = datasets.load(_own(tmp_path, train=pictures[:30], test=pictures[30:]))
+    images = datasets.load(_save(tmp_path, train=pictures[:30], test=pictures[30:]))
     np.testing.assert_array_equal(images.train, pictures[:27].reshape(-1, 12))
     np.testing.assert_array_equal(images.validation, pictures[27:30].reshape(-1, 12))
     assert images.image_shape == (3, 4)
 
 
-def test_a_validation_split_of_its_own_is_taken(pictures, tmp_path):
-    images = datasets.load(_own(tmp_path, train=pictures[:30], validation=pictures[30:35], test=pictures[35:]))
+def test_a_given_validation_split_is_used(pictures, tmp_path):
+    images = datasets.load(_save(tmp_path, train=pictures[:30], validation=pictures[30:35], test=pictures[35:]))
     assert (len(images.train), len(images.validation), len(images.test)) == (30, 5, 5)
 
 
 def test_duplicates_are_counted_and_kept(pictures, tmp_path):
     test = np.concatenate([pictures[30:], pictures[:2], pictures[:1]])
-    images = datasets.load(_own(tmp_path, train=pictures[:30], test=test))
+    images = datasets.load(_save(tmp_path, train=pictures[:30], test=test))
     assert images.num_duplicates == 3
     assert len(images.test) == 13
 
 
-def test_what_a_run_keeps_of_its_data_tells_other_data_apart(pictures):
+def test_the_description_differs_if_one_pixel_differs(pictures):
     rows = pictures.reshape(-1, 12)
     images = datasets.Images(rows[:20], rows[20:30], rows[30:], (3, 4))
     described = images.describe()
@@ -101,18 +102,20 @@ def test_what_a_run_keeps_of_its_data_tells_other_data_apart(pictures):
         (np.arange(36, dtype=np.uint8).reshape(3, 3, 4), "no validation images"),
     ],
 )
-def test_what_nothing_can_be_learnt_from_is_refused(train, message, pictures, tmp_path):
+def test_constant_and_empty_splits_are_refused(train, message, pictures, tmp_path):
     with pytest.raises(UserError, match=message):
-        datasets.load(_own(tmp_path, train=train, test=pictures))
+        datasets.load(_save(tmp_path, train=train, test=pictures))
 
 
-def test_other_numbers_of_images_are_refused(pictures, monkeypatch):
+def test_an_unexpected_number_of_images_is_refused(pictures, monkeypatch):
     monkeypatch.setattr(formats, "read_idx", lambda *_: pictures)
-    with pytest.raises(UserError, match=r"mnist has \(36, 4, 40\) .* should have \(59600, 400, 10000\)"):
+    with pytest.raises(UserError, match=r"mnist has \(36, 4, 40\) .*; expected \(59600, 400, 10000\)"):
         datasets.load("mnist")
 
 
-def test_every_entry_names_flags_and_a_binarization_that_there_are():
+def test_the_arguments_and_binarizations_of_all_entries_exist():
+    arguments = list(inspect.signature(datasets.load).parameters)
+    assert arguments == ["name", *checks.DATA_SET_FLAGS]
     for entry in [*datasets.DATASETS.values(), *datasets.FAMILIES.values()]:
         assert entry.binarization in binarization.BINARIZATIONS
-        assert set(entry.takes) <= set(options.DATA_SET_FLAGS)
+        assert set(entry.takes) <= set(checks.DATA_SET_FLAGS)

@@ -1,8 +1,48 @@
+"""What the figures contain, read from matplotlib's artists; each figure is also written to a file."""
+
+import matplotlib.colors
 import matplotlib.image
 import numpy as np
+import pytest
 
 from iwae_tf import figures
 from iwae_tf.evaluation import latents
+from iwae_tf.figures import png
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """A function that calls one of `figures` and returns the matplotlib figure that it saves."""
+    saved = []
+    save_figure = png.save_figure
+
+    def keep_and_save(figure, path):
+        saved.append(figure)
+        save_figure(figure, path)
+
+    monkeypatch.setattr(png, "save_figure", keep_and_save)
+
+    def call(function, *arguments):
+        path = tmp_path / "figure.png"
+        path.unlink(missing_ok=True)
+        function(path, *arguments)
+        assert matplotlib.image.imread(path).ndim == 3
+        return saved.pop()
+
+    return call
+
+
+def _lines(axes):
+    """The lines of a plot, label -> (x, y)."""
+    return {line.get_label(): line.get_data() for line in axes.lines}
+
+
+def _legend(artist):
+    return [text.get_text() for text in artist.get_legend().get_texts()]
+
+
+def _color(value):
+    return matplotlib.colors.to_rgba(value)
 
 
 def test_image_grid_places_images_row_by_row():
@@ -11,43 +51,265 @@ def test_image_grid_places_images_row_by_row():
     assert grid.shape == (2 * 4 + 1, 3 * 3 + 1)
     np.testing.assert_array_equal(grid[1:4, 7:9], images[2])
     np.testing.assert_array_equal(grid[5:8, 1:3], images[3])
-    assert np.all(grid[5:8, 7:9] == 0.5)  # No sixth image.
+    assert np.all(grid[5:8, 7:9] == 0.5)  # There is no sixth image.
 
 
-def test_saved_image_has_the_grids_values(tmp_path):
+def test_a_saved_image_has_the_values_of_the_grid(tmp_path):
     grid = np.linspace(0.0, 1.0, 12).reshape(3, 4)
     figures.save_image(tmp_path / "grid.png", grid)
     read = matplotlib.image.imread(tmp_path / "grid.png")[::2, ::2, 0]
     np.testing.assert_allclose(read, grid, atol=1.0 / 255.0)
 
 
-def test_learning_curves_of_one_epoch_and_of_many(tmp_path):
-    for epochs in (1, 40):
-        values = -100.0 - 400.0 / np.arange(1, epochs + 1)
-        history = {f"{split}_{bound}": values for split in ("train", "validation") for bound in ("iwae_bound", "elbo")}
-        figures.save_learning_curves(tmp_path / "bounds.png", {"epoch": range(epochs), **history}, "iwae", 5)
-        assert matplotlib.image.imread(tmp_path / "bounds.png").std() > 0.05
-
-
-def test_units_of_one_layer_and_of_several_of_which_some_do_nothing(tmp_path):
-    layers = [
-        {"variances": [0.9, 0.0, 0.3, 1e-5], "kls": [2.0, -1e-6, 1.0, 0.0]},
-        {"variances": [0.0, None], "kls": [0.0, None]},
-    ]
-    for shown in (layers, layers[:1], layers[1:]):
-        figures.save_units(tmp_path / "units.png", shown, 0.01, "iwae")
-        assert matplotlib.image.imread(tmp_path / "units.png").std() > 0.05
-
-
-def test_traversals_and_posteriors_of_one_image_and_of_more(tmp_path):
+@pytest.mark.parametrize("count", [1, 3])
+def test_worst_images_are_above_their_reconstructions(count, draw):
     rng = np.random.default_rng(0)
-    images = rng.uniform(size=(4, 6, 5))
-    density = np.exp(-0.5 * np.sum(np.square(np.meshgrid(*2 * [np.linspace(-6.0, 6.0, 50)])), axis=0)) / (2.0 * np.pi)
-    low, high = np.full(2, -6.0), np.full(2, 6.0)
-    posterior = latents.Posterior(low, high, density, -3.0, -4.0, np.array([1.0, 0.0]), np.array([0.5, 0.1]))
-    for count in (1, 4):
-        pixels = rng.uniform(size=(count, 2, 11, 6, 5))
-        figures.save_traversal(tmp_path / "a.png", images[:count], ["u", "v"], latents.STDDEVS, pixels)
-        figures.save_posteriors(tmp_path / "b.png", images[:count], count * [posterior], "iwae")
-        for name in ("a.png", "b.png"):
-            assert matplotlib.image.imread(tmp_path / name).std() > 0.05
+    images, reconstructions = rng.uniform(size=(2, count, 6, 5))
+    captions = [f"no. {i}\nNLL" for i in range(count)]
+    figure = draw(figures.save_worst_images, images, reconstructions, captions, "largest k-hat")
+    assert len(figure.axes) == 2 * count
+    for axes, image in zip(figure.axes, [*images, *reconstructions], strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), image)
+        assert axes.images[0].get_clim() == (0.0, 1.0)
+    assert [axes.get_xlabel() for axes in figure.axes[count:]] == captions
+    assert "largest k-hat" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_grids_are_next_to_each_other_with_their_captions(count, draw):
+    grids = list(np.random.default_rng(0).uniform(size=(count, 9, 7)))
+    figure = draw(figures.save_grids, grids, ["VAE", "IWAE"][:count])
+    assert [axes.get_title() for axes in figure.axes] == ["VAE", "IWAE"][:count]
+    for axes, grid in zip(figure.axes, grids, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), grid)
+        assert axes.images[0].get_clim() == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 40])
+def test_learning_curves(num_epochs, draw):
+    values = -100.0 - 400.0 / np.arange(1, num_epochs + 1)
+    names = [f"{split}_{bound}" for split in ("train", "validation") for bound in ("iwae_bound", "elbo")]
+    history = {name: values - i for i, name in enumerate(names)} | {"epoch": np.arange(1, num_epochs + 1)}
+    (axes,) = draw(figures.save_learning_curves, history, "a title", 5).axes
+    lines = _lines(axes)
+    labels = {
+        "L_5, training": "train_iwae_bound",
+        "L_5, validation": "validation_iwae_bound",
+        "ELBO, training": "train_elbo",
+        "ELBO, validation": "validation_elbo",
+    }
+    assert set(lines) == set(labels) == set(_legend(axes))
+    for label, name in labels.items():
+        np.testing.assert_array_equal(lines[label], (history["epoch"], history[name]))
+    assert axes.get_title() == "a title"
+    # The first tenth of the epochs is cut off, and the rest is visible.
+    bottom, top = axes.get_ylim()
+    assert bottom < history["validation_elbo"][num_epochs // 10 :].min()
+    assert top > history["train_iwae_bound"].max()
+    assert num_epochs == 1 or bottom > history["validation_elbo"][num_epochs // 10 - 2]
+
+
+def test_the_bound_curve_shows_means_standard_errors_and_the_corrected_value(draw):
+    rows = [{"k": 1, "mean": -90.0, "stderr": 0.5}, {"k": 1000, "mean": -86.25, "stderr": None}]
+    (axes,) = draw(figures.save_bound_curve, rows, -86.125, "a title").axes
+    lines = _lines(axes)
+    np.testing.assert_array_equal(lines["L_k of the test images"], ([1, 1000], [-90.0, -86.25]))
+    np.testing.assert_array_equal(lines["L_1,000 corrected: -86.12"][1], [-86.125, -86.125])
+    (band,) = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(1.0, -90.5), (1.0, -89.5), (1000.0, -86.25)}
+    assert [text.get_text() for text in axes.texts] == ["-86.25"]
+    assert (axes.get_xscale(), axes.get_title()) == ("log", "a title")
+
+
+def test_the_gradients_of_both_networks_are_plotted_for_each_estimator(draw):
+    rows = [
+        {"network": network, "estimator": estimator, "k": k, "variance": i + 1.0 / k, "signal_to_noise": i + k**0.5}
+        for i, (network, estimator) in enumerate(
+            (("inference", "standard"), ("inference", "dreg"), ("generative", "standard"))
+        )
+        for k in (1, 16)
+    ]
+    figure = draw(figures.save_gradients, rows)
+    ratio_q, ratio_p, variance_q, variance_p = figure.axes
+    np.testing.assert_array_equal(_lines(ratio_q)["standard"], ([1, 16], [1.0, 4.0]))
+    np.testing.assert_array_equal(_lines(ratio_q)["dreg"], ([1, 16], [2.0, 5.0]))
+    np.testing.assert_array_equal(_lines(ratio_p)["standard"], ([1, 16], [3.0, 6.0]))
+    np.testing.assert_array_equal(_lines(variance_q)["dreg"], ([1, 16], [2.0, 1.0625]))
+    np.testing.assert_array_equal(_lines(variance_p)["standard"], ([1, 16], [3.0, 2.0625]))
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2, 1]
+    assert ratio_q.get_ylabel() == ratio_p.get_ylabel() == "signal-to-noise ratio"
+    assert variance_q.get_ylabel() == variance_p.get_ylabel() == "variance of a parameter's gradient"
+    assert [axes.get_title() for axes in figure.axes] == 2 * ["inference network", "generative network"]
+    assert all(axes.get_xticks().tolist() == [1, 16] for axes in figure.axes)
+
+
+def _curve(label, num_epochs, minutes_per_epoch):
+    epochs = np.arange(1, num_epochs + 1)
+    bounds = -90.0 - 200.0 / epochs
+    return {"label": label, "epochs": epochs, "minutes": minutes_per_epoch * epochs, "bounds": bounds}
+
+
+def test_validation_curves_are_plotted_against_epochs_and_minutes(draw):
+    curves = [_curve("a", 30, 0.5), _curve("b", 40, 0.25)]
+    figure = draw(figures.save_validation_curves, curves)
+    for axes, quantity in zip(figure.axes, ("epochs", "minutes"), strict=True):
+        lines = _lines(axes)
+        assert list(lines) == ["a", "b"]
+        for curve in curves:
+            np.testing.assert_array_equal(lines[curve["label"]], (curve[quantity], curve["bounds"]))
+        assert axes.get_xscale() == "linear"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    bottom, top = figure.axes[0].get_ylim()
+    assert curves[0]["bounds"][0] < bottom < curves[0]["bounds"][15]
+    assert top > curves[1]["bounds"][-1]
+
+
+def test_validation_curves_of_very_different_length_have_a_logarithmic_axis(draw):
+    curves = [_curve("long", 200, 0.1), _curve("short", 3, 0.1), _curve("without times", 150, 0.0)]
+    epochs, minutes = draw(figures.save_validation_curves, curves).axes
+    assert (epochs.get_xscale(), minutes.get_xscale()) == ("log", "linear")
+    # A part of the short curve is visible; very few epochs have markers.
+    assert epochs.get_ylim()[0] < curves[1]["bounds"][2]
+    assert [line.get_marker() for line in epochs.lines] == ["", ".", ""]
+    # The axis begins at the first visible epoch.
+    visible = min(epoch for epoch, bound in zip(*_lines(epochs)["long"], strict=True) if bound > epochs.get_ylim()[0])
+    assert epochs.get_xlim()[0] == pytest.approx(0.9 * visible)
+
+
+def test_many_validation_curves_differ_in_style(draw):
+    lines = draw(figures.save_validation_curves, [_curve(str(i), 20, 0.1) for i in range(13)]).axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
+
+
+def test_nll_against_k(draw):
+    measured = {"label": "IWAE", "published": False, "k": (1, 5), "nll": (87.0, 86.0), "sd": (0.5, np.nan)}
+    published = {"label": "IWAE", "published": True, "k": (1, 50), "nll": (86.5, 84.5)}
+    vae = {"label": "VAE", "published": False, "k": (5,), "nll": (88.0,), "sd": (np.nan,)}
+    first, second = draw(figures.save_nll_against_k, {"1 layer": [measured, published], "2 layers": [vae]}).axes
+    assert (first.get_title(), second.get_title()) == ("1 layer", "2 layers")
+    assert (_legend(first), _legend(second)) == (["IWAE", "IWAE, published"], ["VAE"])
+    measured_line, published_line = (container.lines[0] for container in first.containers)
+    np.testing.assert_array_equal(measured_line.get_data(), ([1, 5], [87.0, 86.0]))
+    np.testing.assert_array_equal(published_line.get_data(), ([1, 50], [86.5, 84.5]))
+    assert (measured_line.get_linestyle(), published_line.get_linestyle()) == ("-", "--")
+    # The measured points have bars of one standard deviation.
+    assert [container.has_yerr for container in first.containers] == [True, False]
+    (bars,) = first.containers[0].lines[2]
+    np.testing.assert_array_equal(bars.get_segments()[0], [[1.0, 86.5], [1.0, 87.5]])
+    np.testing.assert_array_equal(second.containers[0].lines[0].get_data(), ([5], [88.0]))
+    assert first.get_xticks().tolist() == [1, 5, 50]
+
+
+def test_active_units_are_stacked_bars_next_to_the_published_ones(draw):
+    cells = [
+        {"label": "VAE", "ours": [20.5, 5.0], "published": (16, 4)},
+        {"label": "IWAE", "ours": [25.0], "published": None},
+        {"label": "unknown", "ours": None, "published": (7, 2)},
+    ]
+    figure = draw(figures.save_active_units, cells)
+    (axes,) = figure.axes
+    bars = {
+        container.get_label(): [
+            (round(bar.get_x() + bar.get_width() / 2, 6), bar.get_y(), bar.get_height()) for bar in container
+        ]
+        for container in axes.containers
+    }
+    assert bars == {
+        "ours, layer 1": [(-0.2, 0.0, 20.5), (0.8, 0.0, 25.0)],
+        "ours, layer 2": [(-0.2, 20.5, 5.0)],
+        "published, layer 1": [(0.2, 0.0, 16.0), (2.2, 0.0, 7.0)],
+        "published, layer 2": [(0.2, 16.0, 4.0), (2.2, 7.0, 2.0)],
+    }
+    assert {text.get_text(): text.xy for text in axes.texts} == {
+        "20.5+5": (-0.2, 25.5),
+        "25": (0.8, 25.0),
+        "16+4": (0.2, 20),
+        "7+2": (2.2, 9),
+    }
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["VAE", "IWAE", "unknown"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(bars)
+
+
+def test_active_units_of_one_layer_are_labelled_without_the_layer(draw):
+    figure = draw(figures.save_active_units, [{"label": "VAE", "ours": [20.0], "published": (19,)}])
+    assert [container.get_label() for container in figure.axes[0].containers] == ["ours", "published"]
+
+
+LAYERS = [
+    {"variances": [0.9, 0.0, 0.3, 1e-5], "kls": [2.0, -1e-6, 1.0, 0.25]},
+    {"variances": [0.0, None], "kls": [0.0, None]},
+]
+
+
+@pytest.mark.parametrize("layers", [LAYERS, LAYERS[:1], LAYERS[1:]])
+def test_the_units_of_each_layer_have_a_row(layers, draw):
+    figure = draw(figures.save_units, layers, 0.01, "a title")
+    assert len(figure.axes) == 3 * len(layers)
+    for number, layer in enumerate(layers):
+        histogram, counts, kls = figure.axes[3 * number : 3 * number + 3]
+        num_units = len(layer["variances"])
+        assert sum(bar.get_height() for bar in histogram.patches) == num_units
+        assert histogram.get_ylabel() == f"layer {number + 1}: units"
+        assert len(kls.patches) == num_units + 2  # Two are empty bars for the legend.
+        assert counts.lines[0].get_ydata()[0] == num_units
+    assert figure.get_suptitle() == "a title"
+
+
+def test_the_variances_counts_and_kls_of_units(draw):
+    histogram, counts, kls = draw(figures.save_units, LAYERS[:1], 0.01, "a title").axes
+    assert histogram.lines[0].get_xdata()[0] == -2.0  # log10 of the threshold.
+    steps, threshold, point = (line.get_data() for line in counts.lines)
+    np.testing.assert_allclose(steps[0][1:-1], [1e-12, 1e-5, 0.3, 0.9])
+    np.testing.assert_array_equal(steps[1], [4, 3, 2, 1, 0, 0])
+    assert threshold[0][0] == 0.01
+    assert (point[0].item(), point[1].item()) == (0.01, 2)
+    assert _legend(counts) == ["2 of 4 active"]
+    np.testing.assert_allclose([bar.get_height() for bar in kls.patches[:4]], [2.0, 1.0, 0.25, -1e-6])
+    active, inactive = _color("C0"), _color("silver")
+    assert [bar.get_facecolor() for bar in kls.patches[:4]] == [active, active, inactive, inactive]
+    assert _legend(kls) == ["active: 3.00 nats", "not: 0.25 nats"]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_traversals_show_each_image_above_its_grid(count, draw):
+    rng = np.random.default_rng(0)
+    images, pixels = rng.uniform(size=(count, 6, 5)), rng.uniform(size=(count, 2, 11, 6, 5))
+    figure = draw(figures.save_traversal, images, ["u", "v"], latents.STDDEVS, pixels)
+    assert len(figure.axes) == 2 * count
+    for i, (above, below) in enumerate(zip(figure.axes[:count], figure.axes[count:], strict=True)):
+        np.testing.assert_array_equal(above.images[0].get_array(), images[i])
+        grid = below.images[0].get_array()
+        assert grid.shape == (2 * 7 + 1, 11 * 6 + 1)
+        np.testing.assert_array_equal(grid[8:14, 6 * 10 + 1 : 6 * 10 + 6], pixels[i, 1, 10])
+        row_labels = [label.get_text() for label in below.get_yticklabels() if label.get_text()]
+        assert row_labels == (["u", "v"] if i == 0 else [])
+        assert [label.get_text() for label in below.get_xticklabels()][::5] == ["-3.0", "+0.0", "+3.0"]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_posteriors_show_the_density_and_the_ellipses_of_q(count, draw):
+    images = np.random.default_rng(0).uniform(size=(count, 6, 5))
+    # Different standard deviations, so a transposed axis would be noticed.
+    first, second = np.meshgrid(np.linspace(-6.0, 6.0, 50), np.linspace(-9.0, 9.0, 50), indexing="ij")
+    density = np.exp(-0.5 * (first**2 + (second / 2.0) ** 2)) / (4.0 * np.pi)
+    low, high = np.array([-6.0, -9.0]), np.array([6.0, 9.0])
+    posterior = latents.Posterior(low, high, density, -3.0, -4.5, np.array([1.0, 0.0]), np.array([0.5, 0.1]))
+    figure = draw(figures.save_posteriors, images, count * [posterior], "a title")
+    assert "a title" in figure.get_suptitle()
+    panels = [axes for axes in figure.axes if axes.lines]
+    assert len(panels) == count
+    for axes, image in zip(panels, images, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), density.T)
+        assert axes.images[0].get_extent() == [-6.0, 6.0, -9.0, 9.0]
+        for radius, line in zip((1.0, 2.0, 3.0), axes.lines, strict=True):
+            x, y = line.get_data()
+            np.testing.assert_allclose(np.square((x - 1.0) / 0.5) + np.square(y / 0.1), radius**2)
+        assert "KL(q || p) 1.50 nats" in axes.get_title()
+        # The outermost contour, three standard deviations away, is visible.
+        left, right = axes.get_xlim()
+        bottom, top = axes.get_ylim()
+        assert left < -3.0 < 3.0 < right
+        assert bottom < -6.0 < 6.0 < top
+        (corner,) = axes.child_axes
+        np.testing.assert_array_equal(corner.images[0].get_array(), image)

@@ -1,4 +1,4 @@
-"""Signals, sent to processes of their own."""
+"""Signals, sent to separate processes."""
 
 import signal
 import subprocess
@@ -21,16 +21,16 @@ with signals.deferred():
 
 @pytest.fixture
 def start():
-    """Starts processes, which do not outlive the test."""
+    """Starts processes, and kills them after the test."""
     processes = []
 
-    def start_one(code):
+    def start_process(code):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen([sys.executable, "-c", code], **pipes))
         assert processes[-1].stdout.readline() == "ready\n"
         return processes[-1]
 
-    yield start_one
+    yield start_process
     for process in processes:
         process.kill()
 
@@ -45,8 +45,8 @@ def test_the_first_signal_lets_the_work_finish(number, start):
     assert f"Interrupted: {number.name}" in err
 
 
-def test_a_second_sigint_ends_at_once(start):
-    """Even while no instruction of Python's is executed, as in a compiled call: these rounds take ages."""
+def test_a_second_sigint_ends_the_process_at_once(start):
+    """Even while Python executes no instructions, as in a compiled call; this hash would take ages."""
     process = start(WAIT.format(afterwards='import hashlib; hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)'))
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked to stop\n"
@@ -56,7 +56,7 @@ def test_a_second_sigint_ends_at_once(start):
     assert "stopped at once" in err
 
 
-def test_a_second_sigterm_changes_nothing(start):
+def test_a_second_sigterm_has_no_effect(start):
     process = start(WAIT.format(afterwards="time.sleep(0.5)"))
     for _ in range(2):
         process.send_signal(signal.SIGTERM)
@@ -65,7 +65,7 @@ def test_a_second_sigterm_changes_nothing(start):
     assert "Interrupted: SIGTERM" in err
 
 
-def test_afterwards_signals_act_as_ever(start):
+def test_signals_have_their_usual_effect_afterwards(start):
     code = "import time\nfrom iwae_tf.runtime import signals\nwith signals.deferred(): pass\n"
     process = start(code + "print('ready', flush=True)\ntime.sleep(60)")
     process.terminate()

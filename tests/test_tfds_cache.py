@@ -1,4 +1,4 @@
-"""TensorFlow Datasets' data sets, on folders of its format that the tests write."""
+"""Data sets of TensorFlow Datasets, on folders in its format that the tests write."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ NUM_IMAGES = {"train": 30, "test": 12}
 
 
 def _store(folder, name, splits, version="1.0.0", feature=None):
-    """Writes images as TFDS prepares them."""
+    """Writes images in the format of TFDS."""
     (shape,) = {images.shape[1:] for images in splits.values()}
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
@@ -57,7 +57,7 @@ def stored(tmp_path_factory):
     return folder, images
 
 
-def test_every_image_of_a_split(stored):
+def test_all_images_of_a_split_are_read_in_order(stored):
     folder, images = stored
     loaded = datasets.load("tfds:digits", data_dir=str(folder))
     np.testing.assert_array_equal(np.concatenate([loaded.train, loaded.validation]), images["train"].reshape(30, 30))
@@ -65,7 +65,7 @@ def test_every_image_of_a_split(stored):
     assert (len(loaded.validation), loaded.image_shape) == (3, (6, 5))
 
 
-def test_splits_in_tfds_syntax(stored):
+def test_splits_in_the_syntax_of_tfds(stored):
     folder, images = stored
     loaded = datasets.load("tfds:digits", str(folder), "train[:20]", "train[20:]", "test[:50%]")
     train = images["train"].reshape(30, 30)
@@ -74,7 +74,7 @@ def test_splits_in_tfds_syntax(stored):
     np.testing.assert_array_equal(loaded.test, images["test"].reshape(12, 30)[:6])
 
 
-def test_what_was_read_once_is_read_without_tfds(stored, monkeypatch):
+def test_the_second_time_the_images_are_read_without_tfds(stored, monkeypatch):
     folder, _ = stored
     first = datasets.load("tfds:digits", str(folder))
     monkeypatch.setattr(tfds_cache, "_read_split", None)
@@ -82,7 +82,7 @@ def test_what_was_read_once_is_read_without_tfds(stored, monkeypatch):
     assert again.describe() == first.describe()
 
 
-def test_other_splits_and_a_data_set_that_was_prepared_anew_are_not_taken_from_the_cache(stored, tmp_path):
+def test_other_splits_and_a_data_set_that_is_prepared_again_are_not_read_from_the_cache(stored, tmp_path):
     folder, _ = stored
     shutil.copytree(folder, tmp_path / "tfds")
     first = datasets.load("tfds:digits", str(tmp_path / "tfds"))
@@ -92,7 +92,7 @@ def test_other_splits_and_a_data_set_that_was_prepared_anew_are_not_taken_from_t
     assert np.any(datasets.load("tfds:digits", str(tmp_path / "tfds")).test != first.test)
 
 
-def test_a_damaged_cache_is_written_anew(stored, cache):
+def test_a_damaged_cache_is_written_again(stored, cache):
     folder, _ = stored
     first = datasets.load("tfds:digits", str(folder)).describe()
     (path,) = cache.rglob("*.npz")
@@ -104,14 +104,14 @@ def test_a_damaged_cache_is_written_anew(stored, cache):
     assert datasets.load("tfds:digits", str(folder)).describe() == first
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(stored, cache, capsys):
+def test_a_cache_that_cannot_be_written_is_not_an_error(stored, cache, capsys):
     folder, _ = stored
     cache.write_text("a file, not a folder")
     assert len(datasets.load("tfds:digits", str(folder)).test) == 12
-    assert "not kept for the next run" in capsys.readouterr().out
+    assert "not cached for the next run" in capsys.readouterr().out
 
 
-def test_the_newest_version_unless_told_otherwise(tmp_path):
+def test_the_default_is_the_newest_version(tmp_path):
     for seed, version in enumerate(("1.9.0", "1.10.0")):
         _store(tmp_path, "digits", _pictures(6, 5, 1, seed=seed), version)
     newest = datasets.load("tfds:digits", str(tmp_path)).test
@@ -119,7 +119,7 @@ def test_the_newest_version_unless_told_otherwise(tmp_path):
     assert np.any(datasets.load("tfds:digits:1.9.0", str(tmp_path)).test != newest)
 
 
-def test_colour_becomes_luminance_and_grey_in_colour_stays(tmp_path):
+def test_colour_becomes_luminance_and_grey_pixels_keep_their_value(tmp_path):
     images = _pictures(4, 4, 3)
     images["test"][...] = images["test"][..., :1]
     _store(tmp_path, "paintings", images)
@@ -129,11 +129,11 @@ def test_colour_becomes_luminance_and_grey_in_colour_stays(tmp_path):
     np.testing.assert_allclose(np.concatenate([loaded.train, loaded.validation]), expected, atol=1)
 
 
-def test_binarized_mnist_is_scaled_and_fixed(tmp_path, monkeypatch):
+def test_binarized_mnist_is_scaled_to_255_and_fixed(tmp_path, monkeypatch):
     images = {split: pictures // 128 for split, pictures in _pictures(28, 28, 1).items()}
     images["validation"] = images["train"][:7]
     _store(tmp_path, "binarized_mnist", images)
-    with pytest.raises(UserError, match=r"binarized_mnist has \(30, 7, 12\) .* should have \(50000, 10000, 10000\)"):
+    with pytest.raises(UserError, match=r"binarized_mnist has \(30, 7, 12\) .*; expected \(50000, 10000, 10000\)"):
         datasets.load("binarized_mnist", str(tmp_path))
     loaded = datasets.load("binarized_mnist", str(tmp_path), train_split="train")
     np.testing.assert_array_equal(loaded.train, 255 * images["train"].reshape(30, 784))
@@ -160,27 +160,27 @@ def test_omniglot_is_bright_ink_shrunk_by_area(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"train_split": "small1"}, "has no split 'small1'; expected train, test"),
+        ({"train_split": "small1"}, "has no split 'small1'; expected one of train, test"),
         ({"test_split": "test[:200%"}, "has no split"),
         ({"train_split": "train[:0%]"}, "selects no images"),
         ({"train_split": "train[9:3]"}, "selects no images"),
-        ({"data_dir": "nowhere"}, "--data_dir=nowhere is no folder"),
+        ({"data_dir": "nowhere"}, "data_dir=nowhere is not a folder"),
     ],
 )
-def test_what_is_not_there_is_refused(stored, arguments, message):
+def test_unknown_or_empty_splits_and_missing_folders_are_refused(stored, arguments, message):
     with pytest.raises(UserError, match=message) as error:
         datasets.load("tfds:digits", **{"data_dir": str(stored[0]), **arguments})
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_is_none_is_refused(stored):
-    with pytest.raises(UserError, match=r"tfds:\.\./etc names no data set"):
+def test_invalid_and_unknown_names_are_refused(stored):
+    with pytest.raises(UserError, match=r"tfds:\.\./etc is not the name of a data set"):
         datasets.load("tfds:../etc", str(stored[0]))
     with pytest.raises(UserError, match="has no data set 'no_such_images'"):
         datasets.load("tfds:no_such_images", str(stored[0]))
 
 
-def test_a_shard_that_is_missing_or_damaged_is_refused(stored, tmp_path):
+def test_missing_and_damaged_shards_are_refused(stored, tmp_path):
     folder = tmp_path / "tfds"
     shutil.copytree(stored[0], folder)
     (shard,) = folder.rglob("*-train.*")
@@ -210,7 +210,7 @@ def test_damaged_records_are_refused(stored, tmp_path, name):
             datasets.load("tfds:digits", str(folder))
 
 
-def test_images_of_several_sizes_are_refused(tmp_path):
+def test_images_of_different_sizes_are_refused(tmp_path):
     feature = tfds.features.Image(shape=(None, None, 1))
     ragged = [np.full([2 + n % 2, 3, 1], 9 * n, np.uint8) for n in range(5)]
     tfds.dataset_builders.store_as_tfds_dataset(
@@ -230,13 +230,13 @@ def test_images_of_several_sizes_are_refused(tmp_path):
         datasets.load("tfds:ragged", str(tmp_path))
 
 
-def test_data_without_images_are_refused(tmp_path):
+def test_a_data_set_without_images_is_refused(tmp_path):
     _store(tmp_path, "sounds", {"train": np.zeros([3, 4])}, feature=tfds.features.Tensor(shape=(4,), dtype=tf.float64))
     with pytest.raises(UserError, match="has 0 features that are images"):
         datasets.load("tfds:sounds", str(tmp_path))
 
 
-def test_without_a_network_it_is_said_at_once(tmp_path, monkeypatch):
+def test_without_a_network_the_error_is_immediate(tmp_path, monkeypatch):
     asked = []
 
     def fail(url, **_):
@@ -245,7 +245,7 @@ def test_without_a_network_it_is_said_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download, "open_url", fail)
     with pytest.raises(
-        UserError, match="cannot be reached .no route to host.*`tfds build mnist`.*--data_dir=FOLDER"
+        UserError, match="cannot be reached .no route to host.*`tfds build mnist`.*as data_dir"
     ) as error:
         datasets.load("tfds:mnist", str(tmp_path))
     assert str(tmp_path / "mnist") in str(error.value)
@@ -253,7 +253,7 @@ def test_without_a_network_it_is_said_at_once(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tfrecord*"))
 
 
-def test_a_server_that_answers_with_an_error_is_not_asked_again_and_again(tmp_path, monkeypatch):
+def test_a_server_that_answers_with_an_error_is_reported_at_once(tmp_path, monkeypatch):
     def fail(url, **_):
         raise urllib.error.HTTPError(url, 503, "Service unavailable", {}, None)
 
@@ -262,8 +262,8 @@ def test_a_server_that_answers_with_an_error_is_not_asked_again_and_again(tmp_pa
         datasets.load("tfds:mnist", str(tmp_path))
 
 
-def test_half_a_preparation_is_not_loaded(tmp_path, monkeypatch):
-    """TFDS writes into a folder of another name; what an interrupted one leaves is no data set."""
+def test_an_interrupted_preparation_is_not_loaded(tmp_path, monkeypatch):
+    """TFDS writes to a folder with another name, which an interruption leaves behind."""
     monkeypatch.setattr(download, "open_url", lambda url, **_: (_ for _ in ()).throw(OSError("offline")))
     (tmp_path / "mnist" / "3.0.1.incompleteABC").mkdir(parents=True)
     (tmp_path / "mnist" / "3.0.1.incompleteABC" / "dataset_info.json").write_text(json.dumps({"name": "mnist"}))
@@ -271,11 +271,11 @@ def test_half_a_preparation_is_not_loaded(tmp_path, monkeypatch):
         datasets.load("tfds:mnist", str(tmp_path))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the prepared MNIST beside the project")
-def test_mnist_of_tfds_is_the_one_that_ships_with_the_package():
-    theirs, ours = datasets.load("tfds:mnist", str(SHARED)), datasets.load("mnist")
-    for one in ("test", "train and validation"):
-        # TFDS stores the images in another order.
-        rows = [np.concatenate([getattr(images, split) for split in one.split(" and ")]) for images in (theirs, ours)]
+@pytest.mark.skipif(not SHARED.exists(), reason="needs a prepared MNIST next to the project")
+def test_mnist_of_tfds_has_the_same_images_as_the_packages_mnist():
+    both = datasets.load("tfds:mnist", str(SHARED)), datasets.load("mnist")
+    for splits in (["test"], ["train", "validation"]):
+        # TFDS stores the images in a different order.
+        rows = [np.concatenate([getattr(images, split) for split in splits]) for images in both]
         sorted_rows = [np.sort(images.view("S784").ravel()) for images in rows]
         np.testing.assert_array_equal(*sorted_rows)

@@ -1,40 +1,43 @@
-"""Grey values -> zeros and ones: drawn anew each time, drawn once and for all, or cut at one half."""
+"""Grey values -> zeros and ones: drawn at every use, drawn once, or thresholded at one half."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from iwae_tf import noise
+from iwae_tf.datasets.catalogue import Images
 
-# Evaluation is on one fixed binarisation, the same for every run and seed, so that runs can be compared.
+# The evaluation uses one binarisation for every run and seed, so that runs can be compared.
 FIXED_BINARIZATION_SEED = 0
 _BLOCK = 100
 
 
-def binarize(images, key):
-    """Draws each pixel from a Bernoulli whose probability is its grey value.
+def binarize(images: np.ndarray | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Draws each pixel from a Bernoulli distribution whose probability is its grey value.
 
     Args:
       images: uint8 [..., event].
       key: int32 [2], see `noise.key`.
 
     Returns:
-      Float32 zeros and ones of the same shape; those of images that are binary already, 0 and 255, are theirs.
+      Float32 zeros and ones of the same shape. Pixels that are 0 or 255 always become 0 or 1.
     """
     return _exceed(images, noise.uniform(tf.shape(images), key))
 
 
-def fixed_binarization(images, split, seed=FIXED_BINARIZATION_SEED):
-    """Binarises a whole split once and for all: the same for every run.
+def fixed_binarization(images: np.ndarray, split: str, seed: int = FIXED_BINARIZATION_SEED) -> np.ndarray:
+    """Binarises a split in the same way on every call.
 
     Args:
-      images: uint8 [num_images, event], a split or its beginning.
+      images: uint8 [num_images, event], a split or its first images.
       split: "train", "validation" or "test".
-      seed: what is reported is on that of every run; others show how much of it is chance.
+      seed: the default gives the binarisation of all reported results; other seeds show how much the results depend
+        on it.
 
     Returns:
-      Float32 zeros and ones, numpy [num_images, event]; an image's value does not depend on how many follow it.
+      Float32 zeros and ones [num_images, event]. An image's values do not depend on the number of images after it.
     """
     key = noise.key(seed, f"{split} binarization")
     blocks = []
@@ -49,25 +52,29 @@ def _exceed(images, thresholds):
     return tf.cast(thresholds < tf.cast(images, tf.float32) / 255.0, tf.float32)
 
 
-# Name -> a function of images (uint8 [n, event]) and their split's name: what training then draws from. Pixels that
-# are 0 or 255 are drawn as they are, so that training and evaluation need not know which of these it was.
-BINARIZATIONS = {
+# Name -> a function of images (uint8 [n, event]) and the name of their split, applied once before training. Training
+# and evaluation then draw from the result, which leaves pixels that are 0 or 255 as they are.
+BINARIZATIONS: dict[str, Callable[[np.ndarray, str], np.ndarray]] = {
     "stochastic": lambda images, split: images,
     "fixed": lambda images, split: np.uint8(255) * fixed_binarization(images, split).astype(np.uint8),
     "threshold": lambda images, split: np.where(images > 127, np.uint8(255), np.uint8(0)),
 }
 
 
-def binarize_once(images, binarization):
-    """Binarises what is binarised before training begins.
+def binarize_once(images: Images, binarization: str) -> Images:
+    """Applies a binarisation before training.
 
     Args:
-      images: `datasets.Images` or any dataclass with arrays `train`, `validation` and `test`.
+      images: the `datasets.Images`.
       binarization: a name from `BINARIZATIONS`.
 
     Returns:
-      The same with grey values for "stochastic", and 0 and 255 for the others.
+      The same images for "stochastic", and images of 0 and 255 for the other binarisations.
     """
-    splits = ("train", "validation", "test")
-    changed = {split: BINARIZATIONS[binarization](getattr(images, split), split) for split in splits}
-    return dataclasses.replace(images, **changed)
+    binarize_split = BINARIZATIONS[binarization]
+    return dataclasses.replace(
+        images,
+        train=binarize_split(images.train, "train"),
+        validation=binarize_split(images.validation, "validation"),
+        test=binarize_split(images.test, "test"),
+    )

@@ -1,6 +1,6 @@
-"""Data sets that TensorFlow Datasets (TFDS) prepares -> uint8 arrays [num_images, height, width].
+"""Data sets prepared by TensorFlow Datasets (TFDS) -> uint8 arrays [num_images, height, width].
 
-What was read once is kept as arrays in the cache folder, and TFDS, which takes seconds to import, is needed no more.
+The arrays are kept in the cache folder, so later runs do not need TFDS, which takes seconds to import.
 """
 
 import hashlib
@@ -9,84 +9,92 @@ import os
 import pathlib
 import re
 import urllib.error
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from iwae_tf.errors import UserError, first_line
 from iwae_tf.runtime import download, files
 
-# Part of the cached files' names; to be raised when the same images would be read to other arrays.
-_READING = 1
+# The version of this module's conversion, part of the names of the cached files. Increase it when the same images
+# would give different arrays.
+_CONVERSION_VERSION = 1
 _BATCH = 100
-# What to ask for where TFDS does not say where it downloads from.
+# The server to test if TFDS does not say where it downloads a data set from.
 _TFDS_SERVER = "https://storage.googleapis.com"
 
 
-def read(name, data_dir, splits, convert=None):
-    """Reads splits of a data set, after preparing it if need be.
+def read(name: str, data_dir: str, splits: Mapping[str, str], convert: Callable | None = None) -> dict[str, np.ndarray]:
+    """Reads splits of a data set, and prepares it first if necessary.
 
     Args:
-      name: "mnist", "omniglot:3.0.0" or "emnist/letters".
-      data_dir: TFDS's folder, or "" for its default, $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      splits: name -> TFDS's split syntax, such as {"train": "train[:80%]"}.
-      convert: a function of uint8 tensors [n, height, width] to others, or None.
+      name: TFDS's name, such as "mnist", "omniglot:3.0.0" or "emnist/letters".
+      data_dir: TFDS's folder, or "" for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      splits: name -> split in TFDS's syntax, such as {"train": "train[:80%]"}.
+      convert: a function of images, a uint8 tensor [n, height, width], that returns other images, or None. Its name
+        identifies it in the cache.
 
     Returns:
-      Name -> images of each split. Colour becomes luminance, 0.299 R + 0.587 G + 0.114 B.
+      Name -> images of the split, uint8 [n, height, width]. Colour images become luminance,
+      0.299 R + 0.587 G + 0.114 B.
 
     Raises:
-      UserError: there is no such data set or split, it cannot be had, it is damaged, or holds no images of one size.
+      UserError: the data set or split does not exist, is unavailable or damaged, or its images differ in size.
     """
     data_dir = str(pathlib.Path(data_dir).expanduser()) if data_dir else ""
     if data_dir and not pathlib.Path(data_dir).is_dir():
-        raise UserError(f"--data_dir={data_dir} is no folder; give one that TensorFlow Datasets prepared.")
+        raise UserError(f"data_dir={data_dir} is not a folder; pass a folder of TensorFlow Datasets.")
     folder = _find(name, data_dir) or _prepare(name, data_dir)
     path = files.cache_folder() / "tfds" / f"{folder.parent.name}-{_digest(folder, splits, convert)}.npz"
     arrays = files.read_arrays(path)
     if arrays is None or set(arrays) != set(splits) or any(a.dtype != np.uint8 or a.ndim != 3 for a in arrays.values()):
         arrays = {split: _read_split(folder, text, convert) for split, text in splits.items()}
-        _keep(path, arrays)
+        _cache(path, arrays)
     return arrays
 
 
 def _find(name, data_dir):
-    """The folder of the newest prepared version that suits, or None; without TFDS."""
+    """The folder of the newest matching version that is prepared, or None; does not use TFDS."""
     match = re.fullmatch(r"(\w+(?:/[\w.\-]+)?)(?::(\d+\.\d+\.\d+))?", name)
     if not match:
-        raise UserError(f"tfds:{name} names no data set; expected such as tfds:mnist, tfds:emnist/letters:3.1.0.")
+        raise UserError(
+            f"tfds:{name} is not the name of a data set; expected a name such as tfds:mnist or "
+            "tfds:emnist/letters:3.1.0."
+        )
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser() / match[1]
     folders = (path.parent for path in root.glob("*/dataset_info.json"))
     versions = [folder for folder in folders if re.fullmatch(r"\d+(\.\d+){2}", folder.name)]
-    suits = [folder for folder in versions if folder.name == (match[2] or folder.name)]
-    return max(suits, key=lambda folder: [int(part) for part in folder.name.split(".")], default=None)
+    matching = [folder for folder in versions if folder.name == (match[2] or folder.name)]
+    return max(matching, key=lambda folder: [int(part) for part in folder.name.split(".")], default=None)
 
 
 def _digest(folder, splits, convert):
-    """Names everything that decides what is read; TFDS's records of a data set hold its files' sizes and check sums."""
+    """A digest of everything that determines the arrays; TFDS's records contain the sizes and check sums of files."""
     try:
         records = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder} is damaged: cannot read its records ({error}); prepare it again.") from error
     conversion = convert.__name__ if convert else None
-    return hashlib.sha256(json.dumps([_READING, records, splits, conversion]).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps([_CONVERSION_VERSION, records, splits, conversion]).encode()).hexdigest()[:20]
 
 
-def _keep(path, arrays):
+def _cache(path, arrays):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_arrays(path, arrays)
     except OSError as error:
-        # The arrays are there all the same; the next run will take as long as this one.
-        print(f"not kept for the next run: cannot write {path} ({error.strerror})")
+        # This run has its arrays; the next one will have to read them again.
+        print(f"not cached for the next run: cannot write {path} ({error.strerror})")
 
 
 def _prepare(name, data_dir):
-    """Downloads and prepares; TFDS does it under a temporary name. Returns the folder."""
+    """Downloads and prepares a data set, which TFDS does under a temporary name. Returns its folder."""
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
-    except Exception as error:  # Of many kinds, also from the code of the data set.
+    except Exception as error:  # The code of a data set can raise anything.
         raise UserError(
             f"TensorFlow Datasets has no data set {name!r} ({first_line(error)}); see its catalogue at "
             "https://www.tensorflow.org/datasets."
@@ -94,11 +102,11 @@ def _prepare(name, data_dir):
     folder = pathlib.Path(builder.data_path)
     if not (folder / "dataset_info.json").exists():
         help_text = (
-            f"prepare it where there is a network with `tfds build {name}`, bring its folder here, and name the folder "
-            "above it: --data_dir=FOLDER."
+            f"run `tfds build {name}` on a machine with a network, copy the folder here, and pass the folder above it "
+            "as data_dir."
         )
         _check_network(builder, folder, help_text)
-        print(f"TensorFlow Datasets prepares {folder}", flush=True)
+        print(f"TensorFlow Datasets is preparing {folder}", flush=True)
         try:
             builder.download_and_prepare()
         except Exception as error:
@@ -109,32 +117,22 @@ def _prepare(name, data_dir):
 
 
 def _check_network(builder, folder, help_text):
-    """Refuses at once where there is no network: TFDS would try again and again for minutes."""
+    """Fails fast if there is no network; TFDS would retry for minutes."""
     urls = [url for url in builder.url_infos or {} if url.startswith("http")] or [_TFDS_SERVER]
     try:
         download.open_url(urls[0]).close()
     except OSError as error:
         if urls == [_TFDS_SERVER] and isinstance(error, urllib.error.HTTPError):
-            return  # It answers, though there is nothing at its root.
-        raise UserError(f"There is no {folder}, and {urls[0]} cannot be reached ({error}); {help_text}") from error
+            return  # The server answers, although it has no page at its root.
+        raise UserError(f"{folder} does not exist, and {urls[0]} cannot be reached ({error}); {help_text}") from error
 
 
 def _read_split(folder, split, convert):
     """All images of a split, in the order in which TFDS stored them."""
     import tensorflow as tf
-    import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder_from_directory(folder)
-    except Exception as error:  # Its records can be damaged in many ways.
-        raise UserError(f"{folder} is damaged ({first_line(error)}); prepare it again.") from error
-    try:
-        num_images = builder.info.splits[split].num_examples
-    except (KeyError, ValueError) as error:
-        there = ", ".join(builder.info.splits)
-        raise UserError(f"{folder} has no split {split!r}; expected {there}, or parts such as train[:80%].") from error
-    if num_images < 1:
-        raise UserError(f"The split {split} of {folder} selects no images; give another.")
+    builder = _builder(folder)
+    num_images = _num_images(builder, folder, split)
     feature = _image_feature(builder, folder)
     converted = []
     try:
@@ -145,16 +143,39 @@ def _read_split(folder, split, convert):
     except tf.errors.OpError as error:
         raise UserError(
             f"Cannot read the split {split} of {folder} ({first_line(error)}): its images differ in size, or it is "
-            "damaged and has to be prepared again."
+            "damaged and must be prepared again."
         ) from error
-    found = sum(map(len, converted))
-    if found != num_images or not found:
-        raise UserError(f"The split {split} of {folder} holds {found:,} images and should hold {num_images:,}.")
+    num_read = sum(map(len, converted))
+    if num_read != num_images:
+        raise UserError(f"The split {split} of {folder} has {num_read:,} images; expected {num_images:,}.")
     return np.concatenate(converted)
 
 
+def _builder(folder):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # Damaged records raise many kinds of exceptions.
+        raise UserError(f"{folder} is damaged ({first_line(error)}); prepare it again.") from error
+
+
+def _num_images(builder, folder, split):
+    """The number of images in a split, at least 1."""
+    try:
+        num_images = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        known = ", ".join(builder.info.splits)
+        raise UserError(
+            f"{folder} has no split {split!r}; expected one of {known}, or a part such as train[:80%]."
+        ) from error
+    if num_images < 1:
+        raise UserError(f"The split {split} of {folder} selects no images; choose another.")
+    return num_images
+
+
 def _image_feature(builder, folder):
-    """The name of the data set's images."""
+    """The name of the feature that holds the images."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -170,7 +191,7 @@ def _image_feature(builder, folder):
 
 
 def _luminance(images):
-    """[n, height, width, 1 or 3] -> [n, height, width]; equal colours keep their value (ITU-R BT.601)."""
+    """[n, height, width, 1 or 3] -> [n, height, width], with the weights of ITU-R BT.601, which keep grey values."""
     import tensorflow as tf
 
     if images.shape[-1] == 1:
@@ -179,8 +200,8 @@ def _luminance(images):
     return tf.cast(tf.round(weighted), tf.uint8)
 
 
-def shrink_ink_on_paper(images):
-    """Black ink on white paper, any size -> bright ink, 28x28, each pixel the mean over its area."""
+def shrink_ink_on_paper(images: Any) -> Any:
+    """Black ink on white paper, [n, height, width] -> bright ink, [n, 28, 28]; each pixel is the mean over its area."""
     import tensorflow as tf
 
     ink = 255.0 - tf.cast(images, tf.float32)

@@ -1,4 +1,4 @@
-"""Arrays -> pictures. The only package that imports matplotlib."""
+"""Pictures as PNG files. Only this package imports matplotlib."""
 
 from iwae_tf.figures.images import image_grid, save_grids, save_image, save_worst_images
 from iwae_tf.figures.latents import save_posteriors, save_traversal, save_units

@@ -1,6 +1,8 @@
 """Pictures of images: grids, reconstructions, the worst test images."""
 
 import io
+import pathlib
+from collections.abc import Sequence
 
 import matplotlib.figure
 import matplotlib.image
@@ -12,13 +14,13 @@ from iwae_tf.runtime import files
 _MAGNIFICATION = 2
 
 
-def image_grid(images, columns, gap=1):
-    """Lays images out in a grid, row by row.
+def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
+    """Arranges images in a grid, row by row.
 
     Args:
       images: float array [num_images, height, width] with values in [0, 1].
-      columns: images in a row.
-      gap: grey pixels between images.
+      columns: the number of images per row.
+      gap: the number of grey pixels between images.
 
     Returns:
       Float array [grid_height, grid_width].
@@ -33,23 +35,25 @@ def image_grid(images, columns, gap=1):
     return grid
 
 
-def save_image(path, grid):
-    """Writes a grid [height, width] with values in [0, 1] as a PNG file, magnified."""
+def save_image(path: str | pathlib.Path, grid: np.ndarray) -> None:
+    """Writes a grid [height, width] with values in [0, 1] as a magnified PNG file."""
     pixels = np.kron(grid, np.ones((_MAGNIFICATION, _MAGNIFICATION)))
     content = io.BytesIO()
     matplotlib.image.imsave(content, pixels, cmap="gray", vmin=0.0, vmax=1.0)
     files.write_atomically(path, content.getbuffer())
 
 
-def save_worst_images(path, images, reconstructions, captions, title):
-    """Draws images above their reconstructions with a few lines on each, as a PNG file.
+def save_worst_images(
+    path: str | pathlib.Path, images: np.ndarray, reconstructions: np.ndarray, captions: Sequence[str], title: str
+) -> None:
+    """Draws images above their reconstructions, each with a caption, as a PNG file.
 
     Args:
       path: the file.
       images: float array [num_images, height, width] with values in [0, 1].
       reconstructions: as images.
-      captions: a text for each image.
-      title: what they were chosen by.
+      captions: one text per image.
+      title: the criterion by which the images were chosen.
     """
     figure = matplotlib.figure.Figure(figsize=(1.1 * len(images) + 0.2, 3.6), layout="constrained")
     axes = figure.subplots(2, len(images), squeeze=False)
@@ -62,13 +66,13 @@ def save_worst_images(path, images, reconstructions, captions, title):
     png.save_figure(figure, path)
 
 
-def save_grids(path, grids, captions):
+def save_grids(path: str | pathlib.Path, grids: Sequence[np.ndarray], captions: Sequence[str]) -> None:
     """Draws grids of images side by side, each below its caption, as a PNG file.
 
     Args:
       path: the file.
       grids: arrays [height, width] with values in [0, 1].
-      captions: a text for each.
+      captions: one text per grid.
     """
     height, width = grids[0].shape
     inches = 5.0

@@ -1,4 +1,8 @@
-"""Plots of latent units: their variances and KL, traversals, posteriors."""
+"""Plots of latent units: variances and KL, traversals, posteriors."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import matplotlib.figure
@@ -7,23 +11,24 @@ import numpy as np
 from iwae_tf.figures import png
 from iwae_tf.figures.images import image_grid
 
-# Colours of units that are active and of those that are not.
+# The colours of active and inactive units.
 _ACTIVE, _INACTIVE = "C0", "silver"
-# Where logarithms of variances that are zero are drawn.
+# Smaller variances, including zero, are drawn as this one on a logarithmic axis.
 _LEAST_VARIANCE = 1e-12
 
 
-def save_units(path, layers, threshold, title):
-    """Draws what the units of each layer do, a row for each layer, as a PNG file.
+def save_units(path: str | pathlib.Path, layers: Sequence[Mapping[str, Any]], threshold: float, title: str) -> None:
+    """Draws the variances and KLs of all units, one row per layer, as a PNG file.
 
-    From left to right: a histogram of their variances, how many are active at any threshold, the KL of each.
+    From left to right: a histogram of the variances, the number of active units against the threshold, and the KL of
+    each unit.
 
     Args:
       path: the file.
-      layers: for each layer, bottom first, {"variances": Cov_x(E_q[u]) of each unit, "kls": nats of each unit}; what
-        is not finite, or None, is drawn as zero.
+      layers: for each layer, bottom first, {"variances": Cov_x(E_q[u]) of each unit, "kls": nats of each unit}; None
+        and values that are not finite are drawn as zero.
       threshold: the variance above which a unit counts as active.
-      title: the model's.
+      title: the title of the model.
     """
     figure = matplotlib.figure.Figure(figsize=(11, 3.2 * len(layers) + 0.4), layout="constrained")
     figure.suptitle(title)
@@ -31,15 +36,15 @@ def save_units(path, layers, threshold, title):
         [np.nan_to_num(np.array(layer[name], np.float64), posinf=0.0, neginf=0.0) for layer in layers]
         for name in ("variances", "kls")
     )
-    logs = [np.log10(np.maximum(of_layer, _LEAST_VARIANCE)) for of_layer in variances]
+    logs = [np.log10(np.maximum(layer_variances, _LEAST_VARIANCE)) for layer_variances in variances]
     limits = min(np.log10(threshold), *map(np.min, logs)) - 0.3, max(np.log10(threshold), *map(np.max, logs)) + 0.3
-    for number, (log_variances, of_layer, row) in enumerate(
+    for number, (log_variances, layer_kls, row) in enumerate(
         zip(logs, kls, figure.subplots(len(layers), 3, squeeze=False), strict=True), start=1
     ):
         _draw_variances(row[0], log_variances, threshold, limits)
         row[0].set_ylabel(f"layer {number}: units")
         _draw_counts(row[1], log_variances, threshold, limits)
-        _draw_kls(row[2], of_layer, log_variances > np.log10(threshold))
+        _draw_kls(row[2], layer_kls, log_variances > np.log10(threshold))
     png.save_figure(figure, path)
 
 
@@ -53,7 +58,7 @@ def _draw_variances(axes, log_variances, threshold, limits):
 
 
 def _draw_counts(axes, log_variances, threshold, limits):
-    """How many units are active, against the threshold."""
+    """The number of active units against the threshold."""
     ascending = np.sort(log_variances)
     active = int(np.sum(log_variances > np.log10(threshold)))
     steps = 10.0 ** np.array([limits[0], *ascending, limits[1]])
@@ -69,7 +74,7 @@ def _draw_counts(axes, log_variances, threshold, limits):
 
 
 def _draw_kls(axes, kls, active):
-    """The units' KLs as bars, the largest first."""
+    """The KLs of the units as bars, the largest first."""
     order = np.argsort(-kls)
     colors = np.where(active[order], _ACTIVE, _INACTIVE)
     axes.bar(np.arange(1, len(kls) + 1), kls[order], width=1.0 if len(kls) > 30 else 0.8, color=colors)
@@ -82,15 +87,21 @@ def _draw_kls(axes, kls, active):
     axes.legend()
 
 
-def save_traversal(path, images, labels, stddevs, pixels):
-    """Draws what single units do to images, a row for each unit, as a PNG file.
+def save_traversal(
+    path: str | pathlib.Path,
+    images: np.ndarray,
+    labels: Sequence[str],
+    stddevs: Sequence[float] | np.ndarray,
+    pixels: np.ndarray,
+) -> None:
+    """Draws how single units change images, one row per unit, as a PNG file.
 
     Args:
       path: the file.
-      images: those whose posterior means are moved, [num_images, height, width].
-      labels: of each row.
-      stddevs: of each column, how far the unit is from its mean.
-      pixels: the pixels' means, [num_images, rows, columns, height, width].
+      images: the images whose posterior means are the starting points, [num_images, height, width].
+      labels: one text per row.
+      stddevs: for each column, the distance of the unit from its mean, in standard deviations.
+      pixels: the pixel means, [num_images, rows, columns, height, width].
     """
     num_images, rows, columns, height, width = pixels.shape
     cell = 0.42
@@ -99,10 +110,10 @@ def save_traversal(path, images, labels, stddevs, pixels):
         layout="constrained",
     )
     grids = figure.subplots(2, num_images, squeeze=False, height_ratios=[2.0, rows])
-    for (top, axes), image, of_image in zip(grids.T, images, pixels, strict=True):
-        top.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
-        top.axis("off")
-        grid = image_grid(of_image.reshape(-1, height, width), columns)
+    for (image_axes, axes), image, image_pixels in zip(grids.T, images, pixels, strict=True):
+        image_axes.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
+        image_axes.axis("off")
+        grid = image_grid(image_pixels.reshape(-1, height, width), columns)
         axes.imshow(grid, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="auto")
         axes.set_xticks((np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" for distance in stddevs])
         axes.set_yticks((np.arange(rows) + 0.5) * (height + 1), labels if axes is grids[1, 0] else [])
@@ -111,14 +122,14 @@ def save_traversal(path, images, labels, stddevs, pixels):
     png.save_figure(figure, path)
 
 
-def save_posteriors(path, images, posteriors, title):
-    """Draws the true posterior of each image, with q(z | x) over it, as a PNG file.
+def save_posteriors(path: str | pathlib.Path, images: np.ndarray, posteriors: Sequence[Any], title: str) -> None:
+    """Draws the true posterior of each image with q(z | x) on top, as a PNG file.
 
     Args:
       path: the file.
       images: [num_images, height, width].
-      posteriors: for each a `latents.Posterior`.
-      title: the model's.
+      posteriors: one `evaluation.latents.Posterior` per image.
+      title: the title of the model.
     """
     columns = min(3, len(images))
     rows = -(-len(images) // columns)
@@ -136,20 +147,20 @@ def save_posteriors(path, images, posteriors, title):
 
 
 def _draw_posterior(axes, posterior):
-    """One true posterior, q over it, and how far they are apart."""
+    """A true posterior, q on top, and the divergence between them."""
     low, high, density = posterior.low, posterior.high, posterior.density.T
     colours = matplotlib.colormaps["Blues"]
     axes.set_facecolor(colours(0.0))
     extent = (low[0], high[0], low[1], high[1])
     axes.imshow(density, origin="lower", extent=extent, cmap=colours, interpolation="bilinear")
-    # Where a Gaussian's ellipses of 1, 2 and 3 standard deviations would lie.
+    # For a Gaussian, these contours are the ellipses of 1, 2 and 3 standard deviations.
     levels = density.max() * np.exp(-0.5 * np.square([3.0, 2.0, 1.0]))
     axes.contour(density, levels=levels, extent=extent, colors="C0", linewidths=0.6)
     angle = np.linspace(0.0, 2.0 * np.pi, 200)
     circle = posterior.stddev[:, np.newaxis] * np.stack([np.cos(angle), np.sin(angle)])
     for radius in (1.0, 2.0, 3.0):
         axes.plot(*(posterior.mean[:, np.newaxis] + radius * circle), color="C3", linewidth=1.2)
-    # All that is inside the outermost lines, with the same scale on both axes.
+    # Show everything inside the outermost lines, with the same scale on both axes.
     inside = np.argwhere(posterior.density > levels[0]) / (len(density) - 1)
     ends = [posterior.mean - 3.0 * posterior.stddev, posterior.mean + 3.0 * posterior.stddev]
     ends += [low + end * (high - low) for end in (inside.min(axis=0), inside.max(axis=0))]

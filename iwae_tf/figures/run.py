@@ -1,18 +1,22 @@
 """Plots of one run: learning curves, L_k against k, gradients."""
 
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import matplotlib.figure
 import numpy as np
 
 from iwae_tf.figures import png
 
 
-def save_learning_curves(path, history, title, k):
-    """Draws the bounds against epochs as a PNG file.
+def save_learning_curves(path: str | pathlib.Path, history: Mapping[str, Sequence[float]], title: str, k: int) -> None:
+    """Draws the bounds against epochs, as a PNG file.
 
     Args:
       path: the file.
-      history: columns by name as `runs.HISTORY_COLUMNS` names them, each a sequence with a value an epoch.
-      title: the model's.
+      history: column -> one value per epoch, for the columns of `runs.HISTORY_COLUMNS`.
+      title: the title of the model.
       k: the number of samples of the importance weighted bound.
     """
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
@@ -21,7 +25,7 @@ def save_learning_curves(path, history, title, k):
     for bound, label, color in (("iwae_bound", f"L_{k}", "C0"), ("elbo", "ELBO", "C1")):
         axes.plot(epochs, history[f"train_{bound}"], color=color, linestyle=":", label=f"{label}, training")
         axes.plot(epochs, history[f"validation_{bound}"], color=color, label=f"{label}, validation")
-    # The first epochs fall so steeply that they would hide all that follows.
+    # The first epochs rise so steeply that they would hide the rest, so they are cut off.
     settled = history["validation_elbo"][len(epochs) // 10 :]
     top = max(max(history[f"{split}_iwae_bound"]) for split in ("train", "validation"))
     axes.set_ylim(bottom=min(settled) - 0.1 * (top - min(settled)) - 1.0, top=top + 1.0)
@@ -31,14 +35,14 @@ def save_learning_curves(path, history, title, k):
     png.save_figure(figure, path)
 
 
-def save_bound_curve(path, rows, corrected, title):
-    """Draws L_k against k as a PNG file: where it is flat, more samples would change nothing.
+def save_bound_curve(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], corrected: float, title: str) -> None:
+    """Draws L_k against k, as a PNG file. Where the curve is flat, more samples would not change the bound.
 
     Args:
       path: the file.
-      rows: for each number of samples {"k": it, "mean": nats, "stderr": over the images, or None}.
-      corrected: the last one's mean without its bias of order 1/k, in nats.
-      title: the model's.
+      rows: for each number of samples {"k": int, "mean": nats, "stderr": nats over the images, or None}.
+      corrected: the last mean without its bias of order 1/k, in nats.
+      title: the title of the model.
     """
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -54,27 +58,26 @@ def save_bound_curve(path, rows, corrected, title):
     png.save_figure(figure, path)
 
 
-def save_gradients(path, rows):
-    """Draws variance and signal-to-noise ratio of gradient estimators against k, for both networks, as a PNG file.
+def save_gradients(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the variance and signal-to-noise ratio of gradient estimators against k, for both networks, as a PNG file.
 
     Args:
       path: the file.
       rows: dictionaries with "network", "estimator", "k", "variance" and "signal_to_noise".
     """
     figure = matplotlib.figure.Figure(figsize=(9, 7), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
-    for column, network in enumerate(("inference", "generative")):
-        of_network = [row for row in rows if row["network"] == network]
-        for line, (quantity, label) in enumerate(
-            (("signal_to_noise", "signal-to-noise ratio"), ("variance", "variance of a parameter's gradient"))
-        ):
-            for estimator in dict.fromkeys(row["estimator"] for row in of_network):
-                points = [(row["k"], row[quantity]) for row in of_network if row["estimator"] == estimator]
-                axes[line, column].plot(*zip(*points, strict=True), marker="o", label=estimator)
-            axes[line, column].set(xscale="log", yscale="log", title=f"{network} network", ylabel=label, xlabel="k")
-            samples = sorted({row["k"] for row in of_network})
-            axes[line, column].set_xticks(samples, labels=samples)
-            axes[line, column].xaxis.minorticks_off()
-            axes[line, column].grid(alpha=0.3)
-    axes[0, 1].legend()
+    panels = figure.subplots(2, 2, sharex=True)
+    quantities = {"signal_to_noise": "signal-to-noise ratio", "variance": "variance of a parameter's gradient"}
+    for column, network in zip(panels.T, ("inference", "generative"), strict=True):
+        network_rows = [row for row in rows if row["network"] == network]
+        for axes, (quantity, label) in zip(column, quantities.items(), strict=True):
+            for estimator in dict.fromkeys(row["estimator"] for row in network_rows):
+                points = [(row["k"], row[quantity]) for row in network_rows if row["estimator"] == estimator]
+                axes.plot(*zip(*points, strict=True), marker="o", label=estimator)
+            axes.set(xscale="log", yscale="log", title=f"{network} network", ylabel=label, xlabel="k")
+            counts = sorted({row["k"] for row in network_rows})
+            axes.set_xticks(counts, labels=counts)
+            axes.xaxis.minorticks_off()
+            axes.grid(alpha=0.3)
+    panels[0, 1].legend()
     png.save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Downloads that fail fast without a network."""
+"""Opens URLs without long waits if there is no network."""
 
 import http.client
 import queue
@@ -6,33 +6,20 @@ import threading
 import urllib.error
 import urllib.request
 
-# Seconds without an answer after which a server is given up.
-_PATIENCE = 6.0
+# Seconds to wait for a server's answer.
+_TIMEOUT = 6.0
 
 
-def download(url):
-    """Returns the bytes behind a URL.
+def open_url(url: str, seconds: float = _TIMEOUT) -> http.client.HTTPResponse:
+    """Opens a URL like `urllib.request.urlopen`, but never waits longer than `seconds`.
 
-    Raises:
-      OSError: there is no answer within seconds, or it breaks off.
-    """
-    try:
-        with open_url(url) as response:
-            return response.read()
-    except http.client.HTTPException as error:
-        raise OSError(f"the answer broke off: {error!r}") from error
-
-
-def open_url(url, seconds=_PATIENCE):
-    """Opens a URL as `urllib.request.urlopen`, but never waits longer than `seconds`.
-
-    urllib's own limit leaves out the look-up of the host's name, which without a network can take minutes; so the
-    attempt has a thread of its own.
+    The timeout of urllib does not cover the lookup of the host name, which can take minutes without a network.
+    Therefore, a separate thread opens the URL.
 
     Raises:
-      OSError: there is no answer.
+      OSError: the server does not answer in time, or answers with an error.
     """
-    outcome = queue.SimpleQueue()
+    outcome: queue.SimpleQueue = queue.SimpleQueue()
 
     def attempt():
         try:

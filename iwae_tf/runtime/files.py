@@ -1,20 +1,22 @@
-"""Files that are there whole or not at all: atomic writes, arrays, the cache folder."""
+"""Atomic file writes, files of arrays, and the cache folder."""
 
 import io
 import os
 import pathlib
 import tempfile
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
 
-def cache_folder():
-    """The folder for what can be downloaded or computed again: $XDG_CACHE_HOME/iwae_tf, or ~/.cache/iwae_tf."""
+def cache_folder() -> pathlib.Path:
+    """Returns the folder of what can be downloaded or computed again: $XDG_CACHE_HOME/iwae_tf or ~/.cache/iwae_tf."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "iwae_tf"
 
 
-def write_atomically(path, content):
-    """Writes bytes under a temporary name and renames, so that no reader ever sees half a file."""
+def write_atomically(path: str | pathlib.Path, content: bytes | memoryview) -> None:
+    """Writes a file under a temporary name and renames it, so a reader never sees an incomplete file."""
     path = pathlib.Path(path)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -31,7 +33,7 @@ def write_atomically(path, content):
 
 
 def _sync_folder(folder):
-    """Makes a renaming outlast a loss of power."""
+    """Makes sure that a renaming survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -39,32 +41,32 @@ def _sync_folder(folder):
         os.close(descriptor)
 
 
-def write_arrays(path, arrays, compress=True):
-    """Writes a .npz atomically.
+def write_arrays(path: str | pathlib.Path, arrays: Mapping[str, Any], compress: bool = True) -> None:
+    """Writes a .npz file atomically.
 
     Args:
       path: the file.
       arrays: name -> array.
-      compress: whether it shall be small rather than quick.
+      compress: whether to compress the arrays, which takes longer.
     """
     packed = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(packed, **arrays)
     write_atomically(path, packed.getbuffer())
 
 
-def read_arrays(path, names=None):
-    """Reads what `write_arrays` wrote.
+def read_arrays(path: str | pathlib.Path, names: Collection[str] | None = None) -> dict[str, np.ndarray] | None:
+    """Reads a .npz file. Never executes code from it.
 
     Args:
-      path: a .npz file; nothing in it is executed.
-      names: those of the arrays to read, as far as they are there; None for all.
+      path: the file.
+      names: the arrays to read; those that the file lacks are left out. None reads all arrays.
 
     Returns:
-      Name -> array; None where there is no such file or it is damaged.
+      Name -> array, or None if the file is missing or damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             read = {name: arrays[name] for name in arrays.files if names is None or name in names}
-    except Exception:  # A damaged file can end the reading in a dozen ways, out of memory among them.
+    except Exception:  # Damaged files raise many kinds of exceptions, including MemoryError.
         return None
     return read if all(isinstance(array, np.ndarray) for array in read.values()) else None

@@ -1,93 +1,75 @@
-"""What long work prints while it goes on."""
+"""Progress messages of long computations."""
 
-import contextlib
 import os
 import sys
 import time
-
-# (make_text, seconds between two notes), and when the last one was printed; see `noting`.
-_note = None
-_noted = 0.0
-
-
-@contextlib.contextmanager
-def noting(make_text, seconds=60.0):
-    """Within it, now and then a line of progress is followed by one on the whole that it is part of.
-
-    Args:
-      make_text: a function that returns that line.
-      seconds: between two of them, at least.
-    """
-    global _note, _noted
-    _note, _noted = (make_text, seconds), time.monotonic()
-    try:
-        yield
-    finally:
-        _note = None
+from collections.abc import Callable
+from typing import TextIO
 
 
 class StatusLine:
-    """A line that is overwritten on a terminal; in a file only what is worth keeping is printed."""
+    """A line that is overwritten on a terminal; in a file, only the lines to keep are printed.
 
-    def __init__(self, stream=None, seconds_between=0.5):
+    Args:
+      stream: where to print; by default, standard output.
+      seconds_between: the minimum time between two updates.
+    """
+
+    def __init__(self, stream: TextIO | None = None, seconds_between: float = 0.5):
         self._stream = stream or sys.stdout
-        self._between = seconds_between
-        self._shown = time.monotonic()
+        self._seconds_between = seconds_between
+        self._last_time = time.monotonic()
         self._width = 0
 
-    def update(self, make_text):
-        """Shows `make_text()` on a terminal, if the last update is some time ago."""
-        if self._stream.isatty() and time.monotonic() - self._shown > self._between:
+    def update(self, make_text: Callable[[], str]) -> None:
+        """Shows `make_text()` on a terminal, unless the last update was very recent."""
+        if self._stream.isatty() and time.monotonic() - self._last_time > self._seconds_between:
             self._write(make_text(), "\r")
 
-    def keep(self, text):
-        """Prints a line that stays."""
-        global _noted
+    def keep(self, text: str) -> None:
+        """Prints a line that will not be overwritten."""
         self._write(text, "\n")
-        if _note and time.monotonic() - _noted > _note[1]:
-            _noted = time.monotonic()
-            self._write(_note[0](), "\n")
 
     def _write(self, text, end):
-        self._shown = time.monotonic()
+        self._last_time = time.monotonic()
         padding = " " * (self._width - len(text))
         self._width = len(text) if end == "\r" else 0
         try:
             print(text + padding, end=end, flush=True, file=self._stream)
         except BrokenPipeError:
-            # Nobody reads any more, as after `| head`; the work goes on without a word.
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+            # The reader has gone, as after `| head`. The computation continues without output.
+            with open(os.devnull, "w") as null_device:
+                os.dup2(null_device.fileno(), self._stream.fileno())
 
 
 class Countdown:
-    """Reports work on many images: a status line, of which one stays for every tenth.
+    """Reports the progress over many images: a status line, which is kept after every tenth of the images.
 
     Args:
-      total: how many images there are.
-      done: how many of them were finished before.
-      later: how many come after these, for which there has to be time, too.
+      total: the number of images.
+      done: how many of them were finished earlier.
+      later: the number of images still to come after these; the time left includes them.
     """
 
-    def __init__(self, total, done=0, later=0):
+    def __init__(self, total: int, done: int = 0, later: int = 0):
         self._total, self._first, self._later = total, done, later
         self._line = StatusLine()
         self._start = time.monotonic()
         self._tenths = 0
 
-    def update(self, done, found):
-        """Shows how many images are done, what was found so far, a text, and the time left."""
+    def update(self, done: int, result: str) -> None:
+        """Shows the number of finished images, the result so far, and the time left."""
         missing = self._total - done + self._later
         seconds = (time.monotonic() - self._start) / max(done - self._first, 1) * missing
-        text = f"{done:,} of {self._total:,} images  {found}  {duration(seconds)} left"
+        text = f"{done:,} of {self._total:,} images  {result}  {duration(seconds)} left"
         self._line.update(lambda: text)
         if done * 10 // self._total > self._tenths:
             self._tenths = done * 10 // self._total
             self._line.keep(text)
 
 
-def duration(seconds):
-    """Writes a time as people say it: "42 s", "7 min 05 s" or "3 h 20 min"."""
+def duration(seconds: float) -> str:
+    """Formats a time as "42 s", "7 min 05 s" or "3 h 20 min"."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

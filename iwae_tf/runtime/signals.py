@@ -1,8 +1,9 @@
-"""Signals that end a run in good order.
+"""Stops work cleanly on SIGINT and SIGTERM.
 
-Within `deferred()` SIGTERM and SIGINT are only remembered, and whoever works asks `received()` where it can stop
-without a loss; a second SIGINT ends the process at once. Python runs signal handlers between its own instructions
-only, of which there are none while a compiled call goes on for seconds; so a thread waits for the signals.
+Within `deferred()`, these signals are only recorded. Long computations call `received()` or `check()` at points where
+they can stop without losing work; a second SIGINT ends the process at once. Python runs signal handlers only between
+its own instructions, so a handler would wait until a compiled call of several seconds has ended. Therefore, a separate
+thread waits for the signals.
 """
 
 import contextlib
@@ -10,42 +11,43 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_received = []
+_received: list[int] = []
 
 
 class Interrupted(Exception):
-    """Work was ended by a signal, and what was done so far is saved.
+    """A signal stopped the work; everything done so far is saved.
 
     Attributes:
-      number: the signal's.
+      number: the number of the signal.
     """
 
-    def __init__(self, number):
+    def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.number = number
 
 
-def received():
-    """The number of the signal that asks to stop, or None."""
+def received() -> int | None:
+    """Returns the number of the signal that asked to stop, or None."""
     return _received[0] if _received else None
 
 
-def check():
-    """Raises `Interrupted` if a signal asks to stop."""
+def check() -> None:
+    """Raises `Interrupted` if a signal asked to stop."""
     stop_for(received())
 
 
-def stop_for(number):
-    """Raises `Interrupted` for a signal's number, such as one that another worker received; not for 0 or None."""
+def stop_for(number: int | None) -> None:
+    """Raises `Interrupted` for the number of a signal, perhaps one that another worker received; not for 0 or None."""
     if number:
         raise Interrupted(number)
 
 
 @contextlib.contextmanager
-def deferred():
-    """Within it signals are remembered; outside, and in other threads than the main one, they act as ever."""
+def deferred() -> Iterator[None]:
+    """A context in which signals are recorded. It has no effect in threads other than the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,7 +56,7 @@ def deferred():
     os.set_blocking(writer, False)
     threading.Thread(target=_listen, args=(reader,), daemon=True).start()
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    # Only for signals with a handler of Python's own does a byte go to the pipe.
+    # Python writes to the pipe only for signals that have a Python handler.
     handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     try:
         yield
@@ -66,15 +68,15 @@ def deferred():
 
 
 def _listen(reader):
-    """Reads the signals' numbers, a byte each, until the pipe is closed."""
+    """Reads the numbers of the signals, one byte each, until the pipe is closed."""
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         while byte := pipe.read(1):
             number = byte[0]
             if _received and number == signal.SIGINT:
-                print("\niwae_tf: stopped at once; what was saved before is kept", file=sys.stderr, flush=True)
+                print("\niwae_tf: stopped at once; the work saved so far is kept", file=sys.stderr, flush=True)
                 os._exit(128 + signal.SIGINT)
             if number in _SIGNALS and not _received:
                 _received.append(number)
                 name = signal.Signals(number).name
-                again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-                print(f"\niwae_tf: {name}: finishing what is begun{again}", file=sys.stderr, flush=True)
+                again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+                print(f"\niwae_tf: {name}: saving the work done so far{again}", file=sys.stderr, flush=True)
