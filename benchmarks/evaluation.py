@@ -1,7 +1,7 @@
 """Times the log-likelihood of test images: `python -m benchmarks.evaluation`.
 
-Compares, in one process and in turns, `evaluation.evaluate_images` as the program calls it with a plain loop over the
-images (without XLA, all samples of an image at once) and with the matrix products alone.
+Compares, alternating in one process, `log_likelihood.evaluate_images` as the program calls it with a plain loop over
+the images (without XLA, all samples of an image at once) and with the matrix products alone.
 """
 
 import os
@@ -18,18 +18,18 @@ from iwae_tf.datasets import binarization
 
 _LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.")
 _SAMPLES = flags.DEFINE_integer("samples", 5000, "Importance samples per image.")
-_IMAGES = flags.DEFINE_integer("images", 200, "Images in a turn, a twentieth of them in the plain loop.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Turns; the medians are printed.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows as a list of records to this file.")
+_IMAGES = flags.DEFINE_integer("images", 200, "Images per round; the plain loop uses a twentieth of them.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds; the medians are printed.")
+_JSON = flags.DEFINE_string("json", "", "Also write the rows as JSON to this file.")
 
 
 def measure(layers):
-    """Returns one record."""
+    """Returns one row."""
     model = program.paper_model(layers, 50)
     images = binarization.fixed_binarization(datasets.load("mnist").test[: _IMAGES.value], "test")
     model(tf.zeros([1, 784]))
     model.compile(jit_compile=True)
-    # Every pass compiles anew, as the program does once in 10,000 images: that share is subtracted.
+    # Each pass compiles again, which the program does once for 10,000 images: subtract that time.
     compilation = next(program.log_likelihoods(model, images[:1], 1)) / len(images)
     passes = program.log_likelihoods(model, images, _SAMPLES.value)
     plain = program.plain_log_likelihoods(model, images[: max(1, len(images) // 20)], _SAMPLES.value)
@@ -40,17 +40,17 @@ def measure(layers):
         for _ in range(_REPEATS.value)
     ]
     own, baseline, rate = np.median(times, axis=0)
-    return table.record("evaluation", layers, _SAMPLES.value, 1, own, baseline, rate, products)
+    return table.row("evaluation", layers, _SAMPLES.value, 1, own, baseline, rate, products)
 
 
 def main(argv):
     table.refuse_words(argv)
     print(table.TITLE)
-    records = []
+    rows = []
     for layers in _LAYERS.value:
-        records.append(measure(int(layers)))
-        print(table.row(records[-1]), flush=True)
-    table.write(_JSON.value, records)
+        rows.append(measure(int(layers)))
+        print(table.text(rows[-1]), flush=True)
+    table.write(_JSON.value, rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks time: the program's own path, and the plain one beside it."""
+"""What the benchmarks time: the program's own code, and a plain version to compare with."""
 
 import contextlib
 import io
@@ -12,29 +12,28 @@ import tensorflow as tf
 
 from iwae_tf import bounds, datasets, models, networks, noise, runs, training
 from iwae_tf.evaluation import log_likelihood
-from iwae_tf.experiment import options
 from iwae_tf.training import history
 
-LATENT_DIMS = {1: "50", 2: "100,50"}
-# Training images of MNIST, of which no epoch has more.
+LATENT_DIMS = {1: (50,), 2: (100, 50)}
+# Training images of MNIST.
 _MOST_IMAGES = 59600
 
 
 def paper_model(layers, k, **kwargs):
-    """The paper's model with 1 or 2 stochastic layers; what else a model takes are its own arguments."""
-    inference, generative = networks.paper_networks(784, *options.layer_dims(LATENT_DIMS[layers], ""))
+    """The paper's model with 1 or 2 stochastic layers; other arguments are those of the model."""
+    inference, generative = networks.paper_networks(784, LATENT_DIMS[layers])
     return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=k, **kwargs)
 
 
 def first_images(num_steps, batch):
-    """MNIST, cut so that an epoch has about this many steps."""
+    """MNIST, cut to about this many steps per epoch."""
     return datasets.load("mnist").first(min(_MOST_IMAGES, num_steps * batch))
 
 
 def training_epochs(model, images, batch, folder):
-    """Yields seconds per step of one epoch after the other, as the program trains it.
+    """Yields the seconds per step of each epoch, as the program trains it.
 
-    Validation, event files, checkpoints and progress are included; the first epoch has the compilation too.
+    Validation, event files, checkpoints and progress are included; the first epoch also includes compilation.
     """
     run = runs.RunDirectory(folder)
     run.claim({"benchmark": "training"})
@@ -43,7 +42,7 @@ def training_epochs(model, images, batch, folder):
     training.prepare(model, plan, steps)
     epochs = training.train_epochs(model, images, plan, run, history.History())
     while True:
-        # Not the run's own record of seconds, in which the other measurements are that come between two epochs.
+        # The seconds in the history would include the other measurements between two epochs.
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             next(epochs)
@@ -51,7 +50,7 @@ def training_epochs(model, images, batch, folder):
 
 
 def plain_training_epochs(model, images, batch):
-    """Yields the same of a plain Keras fit: no XLA, one step per execution, binarised in the tf.data pipeline."""
+    """Yields the same for a plain Keras fit: no XLA, one step per execution, binarised in the tf.data pipeline."""
     model(tf.zeros([1, 784]))
     model.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4), jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices(images.train).shuffle(len(images.train)).batch(batch, drop_remainder=True)
@@ -68,7 +67,7 @@ def _binarize(images):
 
 
 def training_growth(layers, k, batch):
-    """Measures one cell of the table of growth; to be called in a process of its own, whose peak memory it tells.
+    """Measures one row of the second table; call it in a separate process, whose peak memory it returns.
 
     Returns:
       Seconds per step, and the process's peak memory in bytes.
@@ -83,7 +82,7 @@ def training_growth(layers, k, batch):
 
 
 def log_likelihoods(model, images, num_samples):
-    """Yields seconds per image of one pass of the program's evaluation after the other."""
+    """Yields the seconds per image of each pass of the program's evaluation."""
     while True:
         start = time.perf_counter()
         log_likelihood.evaluate_images(model, images, num_samples)
@@ -91,7 +90,7 @@ def log_likelihoods(model, images, num_samples):
 
 
 def plain_log_likelihoods(model, images, num_samples):
-    """Yields the same of a plain loop over the images, all samples of one at once and without XLA."""
+    """Yields the same for a plain loop over the images: all samples of an image at once, without XLA."""
     one_image = tf.function(lambda x, key: bounds.iwae_bound(model.log_weights(x, num_samples, key)))
     while True:
         start = time.perf_counter()

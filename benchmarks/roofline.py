@@ -1,11 +1,11 @@
-"""What a step costs at the least: its matrix products, at the rate at which this machine does them."""
+"""A lower bound on the time of a step: its matrix products, at the rate of this machine."""
 
 import time
 from typing import NamedTuple
 
 import tensorflow as tf
 
-# Small products are repeated in one compiled call, or its overhead would be measured.
+# Small products are repeated in one compiled call; otherwise its overhead would be measured.
 _OPERATIONS_PER_CALL = 3e9
 
 
@@ -24,7 +24,7 @@ class Product(NamedTuple):
 def step_products(model, batch, num_samples):
     """The products of a training step: forward, and backward to inputs and to kernels.
 
-    The encoder's first stochastic layer is computed once for all samples, and nothing needs the gradient of x.
+    The first stochastic layer of the encoder is computed once for all samples, and no gradient of x is needed.
     """
     products = []
     for rows, kernel, is_first in _kernels(model, batch, num_samples):
@@ -42,7 +42,7 @@ def forward_products(model, num_samples):
 
 
 def _kernels(model, batch, num_samples):
-    """(rows, kernel, whether it is the first that x meets) for every dense layer."""
+    """(rows, kernel, whether its input is x) for every dense layer."""
     bottom, *others = model.inference.stochastic_layers
     for i, kernel in enumerate(_matrices(bottom)):
         yield batch, kernel, i == 0
@@ -56,7 +56,7 @@ def _matrices(layer):
 
 
 def measure(products, seconds=1.0):
-    """The rate of these products in operations per second: the faster of TensorFlow's eager ones and XLA's.
+    """The rate of these products in operations per second: the faster of eager TensorFlow and XLA.
 
     Args:
       products: a list of `Product`.
@@ -74,7 +74,7 @@ def measure(products, seconds=1.0):
 
 
 def _repeat_products(operands, repeats):
-    """All products, `repeats` times in one call; every turn needs the last one's results, so none is left out."""
+    """All products, `repeats` times in one call; each round uses the previous results, so none is optimised away."""
 
     def one_turn(turn, previous):
         products = [tf.matmul(a, b + 0.0 * previous) for a, b in operands]

@@ -10,18 +10,18 @@ from iwae_tf.runtime import files
 TITLE = "layers    k  batch        ms  images/s   plain ms   speed-up   GFLOP/s  roofline   share"
 
 
-def record(what, layers, k, batch, seconds, baseline_seconds, rate, products):
-    """Returns one record.
+def row(what, layers, k, batch, seconds, baseline_seconds, rate, products):
+    """Returns one row.
 
     Args:
       what: "training" or "evaluation".
       layers: the number of stochastic layers.
       k: importance samples.
-      batch: images that the time is for.
-      seconds: what the program takes.
-      baseline_seconds: what the plain path takes.
+      batch: images per call.
+      seconds: the time of the program.
+      baseline_seconds: the time of the plain version.
       rate: operations per second of bare matrix products.
-      products: the `roofline.Product`s of this work.
+      products: the `roofline.Product`s of the same work.
     """
     return {
         "what": what,
@@ -35,24 +35,24 @@ def record(what, layers, k, batch, seconds, baseline_seconds, rate, products):
     }
 
 
-def row(one):
-    """The text of a record, under `TITLE`."""
-    own, plain = one["milliseconds"], one["baseline_milliseconds"]
-    share = one["achieved_gflops"] / one["roofline_gflops"]
+def text(row):
+    """The text of a row, under `TITLE`."""
+    own, plain = row["milliseconds"], row["baseline_milliseconds"]
+    share = row["achieved_gflops"] / row["roofline_gflops"]
     return (
-        f"{one['layers']:>6}{one['k']:>5}{one['batch']:>7}{own:10.2f}{1e3 * one['batch'] / own:10,.0f}{plain:11.2f}"
-        f"{plain / own:11.2f}{one['achieved_gflops']:10.1f}{one['roofline_gflops']:10.1f}{share:8.0%}"
+        f"{row['layers']:>6}{row['k']:>5}{row['batch']:>7}{own:10.2f}{1e3 * row['batch'] / own:10,.0f}{plain:11.2f}"
+        f"{plain / own:11.2f}{row['achieved_gflops']:10.1f}{row['roofline_gflops']:10.1f}{share:8.0%}"
     )
 
 
-def write(path, records):
-    """Writes the records as JSON, if there is a path."""
+def write(path, rows):
+    """Writes the rows as JSON, if there is a path."""
     if path:
-        files.write_atomically(path, (json.dumps(records, indent=2) + "\n").encode())
+        files.write_atomically(path, (json.dumps(rows, indent=2) + "\n").encode())
 
 
 def refuse_words(argv):
-    """Ends the program on words that belong to no flag, and silences absl."""
+    """Ends the program if there are words that are not flags, and silences absl."""
     if argv[1:]:
-        sys.exit(f"{argv[1]!r} belongs to no flag; see --help.")
+        sys.exit(f"{argv[1]!r} is not a flag; see --help.")
     logging.set_verbosity(logging.ERROR)

@@ -1,9 +1,9 @@
 """Times training steps: `python -m benchmarks.training`.
 
-The first table compares, in one process and in turns, the epochs that `python -m iwae_tf.main` runs (validation, event
+The first table compares, alternating in one process, the epochs that `python -m iwae_tf.main` runs (validation, event
 files, checkpoints and progress included) with a plain Keras fit of the same model (no XLA, one step per execution,
 binarised in the tf.data pipeline) and with the step's matrix products alone. The second shows how time and peak
-memory grow with the number of samples and the batch, each cell in a process of its own.
+memory grow with the number of samples and the batch size, each row in a separate process.
 """
 
 import concurrent.futures
@@ -23,16 +23,16 @@ _LAYERS = flags.DEFINE_list("layers", ["1", "2"], "Numbers of stochastic layers.
 _SAMPLES = flags.DEFINE_list("k", ["1", "5", "50"], "Numbers of importance samples.")
 _BATCHES = flags.DEFINE_list("batch", ["20"], "Batch sizes.")
 _ESTIMATOR = flags.DEFINE_string("gradient_estimator", "standard", "Gradient estimator of the timed path.")
-_RESAMPLED = flags.DEFINE_integer("resampled", 5, "Its samples, for the estimator of that name.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Turns; the medians are printed.")
-_SECONDS = flags.DEFINE_float("seconds", 15.0, "About how long a turn lasts.")
+_RESAMPLED = flags.DEFINE_integer("resampled", 5, "Samples of the estimator of that name.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds; the medians are printed.")
+_SECONDS = flags.DEFINE_float("seconds", 15.0, "About how long a round lasts.")
 _GROWTH_SAMPLES = flags.DEFINE_list("growth_k", ["1", "5", "50", "500"], "Samples in the second table; empty for none.")
 _GROWTH_BATCHES = flags.DEFINE_list("growth_batch", ["20", "100", "1000"], "Batch sizes in the second table.")
-_JSON = flags.DEFINE_string("json", "", "Also write the first table as a list of records to this file.")
+_JSON = flags.DEFINE_string("json", "", "Also write the first table as JSON to this file.")
 
 
 def measure(layers, k, batch):
-    """Returns one record of the first table."""
+    """Returns one row of the first table."""
     estimator = {"gradient_estimator": _ESTIMATOR.value, "num_resampled": min(k, _RESAMPLED.value)}
     model, plain = program.paper_model(layers, k, **estimator), program.paper_model(layers, k)
     guess = 1.0 + 0.25 * k * batch / 20  # Milliseconds a step.
@@ -47,7 +47,7 @@ def measure(layers, k, batch):
         products = roofline.step_products(model, batch, k)
         times = [(next(epochs), next(plain_epochs), roofline.measure(products)) for _ in range(_REPEATS.value)]
     own, baseline, rate = np.median(times, axis=0)
-    return table.record("training", layers, k, batch, own, baseline, rate, products)
+    return table.row("training", layers, k, batch, own, baseline, rate, products)
 
 
 def print_growth(layers):
@@ -65,11 +65,11 @@ def print_growth(layers):
 def main(argv):
     table.refuse_words(argv)
     print(table.TITLE)
-    records = []
+    rows = []
     for layers, k, batch in itertools.product(_LAYERS.value, _SAMPLES.value, _BATCHES.value):
-        records.append(measure(int(layers), int(k), int(batch)))
-        print(table.row(records[-1]), flush=True)
-    table.write(_JSON.value, records)
+        rows.append(measure(int(layers), int(k), int(batch)))
+        print(table.text(rows[-1]), flush=True)
+    table.write(_JSON.value, rows)
     if _GROWTH_SAMPLES.value:
         for layers in _LAYERS.value:
             print_growth(int(layers))

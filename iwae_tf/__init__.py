@@ -1,22 +1,58 @@
-"""Importance weighted autoencoders (Burda et al., arXiv:1509.00519) with Keras 3 and TensorFlow Probability."""
+"""Importance weighted autoencoders (Burda et al., arXiv:1509.00519) with Keras 3 and TensorFlow Probability.
+
+What `__all__` lists is the public API; anything else may change between versions. The names are imported on first use,
+so `import iwae_tf` is immediate.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from iwae_tf.version import __version__
 
-__all__ = ["__version__", "load"]
+if TYPE_CHECKING:
+    from iwae_tf import bounds, datasets, errors, layers, networks
+    from iwae_tf.api import LogLikelihood, load, load_dataset, log_likelihood, train
+    from iwae_tf.models import ImportanceWeightedAutoencoder
+    from iwae_tf.networks import paper_networks
+    from iwae_tf.training import Plan
+
+__all__ = [
+    "ImportanceWeightedAutoencoder",
+    "LogLikelihood",
+    "Plan",
+    "__version__",
+    "bounds",
+    "datasets",
+    "errors",
+    "layers",
+    "load",
+    "load_dataset",
+    "log_likelihood",
+    "networks",
+    "paper_networks",
+    "train",
+]
+# Name -> the module that defines it.
+_MODULES = {
+    "ImportanceWeightedAutoencoder": "iwae_tf.models",
+    "LogLikelihood": "iwae_tf.api",
+    "Plan": "iwae_tf.training",
+    "load": "iwae_tf.api",
+    "load_dataset": "iwae_tf.api",
+    "log_likelihood": "iwae_tf.api",
+    "paper_networks": "iwae_tf.networks",
+    "train": "iwae_tf.api",
+}
+_SUBMODULES = ("bounds", "datasets", "errors", "layers", "networks")
 
 
-def load(run_dir):
-    """Gives back the trained model of a run directory, with the weights that were evaluated.
+def __getattr__(name: str):
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"iwae_tf.{name}")
+    raise AttributeError(f"module 'iwae_tf' has no attribute {name!r}")
 
-    Args:
-      run_dir: the folder, as given to `--run_dir`.
 
-    Returns:
-      A built `iwae_tf.models.ImportanceWeightedAutoencoder`.
-
-    Raises:
-      iwae_tf.errors.UserError: there is no trained model.
-    """
-    from iwae_tf.experiment import build  # On demand: the package itself imports neither TensorFlow nor flags.
-
-    return build.load(run_dir)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

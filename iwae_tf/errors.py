@@ -1,17 +1,17 @@
-"""The error that a user can mend, and what others say."""
+"""The exception for bad input, and one-line messages of other exceptions."""
 
 import re
 
 
 class UserError(Exception):
-    """Bad input: one line that says what was passed, what was expected and how to mend it.
+    """Bad input. The message is one line: what was passed, what was expected and how to fix it.
 
-    The entry points print it without a traceback and exit with status 1. Every other exception is a fault of ours
-    and keeps its traceback.
+    The commands print the message without a traceback and exit with status 1. Any other exception is a bug and keeps
+    its traceback.
     """
 
 
-def first_line(error):
-    """What an error says, without the names that TensorFlow gives to its operations."""
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, without TensorFlow's names of operations."""
     text = re.sub(r"\{\{.*?\}\} ?| \[Op:.*?\]", "", str(error)).strip()
     return (text.splitlines() or [repr(error)])[0].rstrip(".:")

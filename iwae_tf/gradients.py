@@ -1,83 +1,114 @@
-"""Measures gradient estimators on one's own model: `python -m iwae_tf.gradients --run_dir=runs/quickstart`.
+"""Measures gradient estimators on a trained model: `python -m iwae_tf.gradients --run_dir=runs/quickstart`.
 
-For each estimator and each number of samples k it draws the gradient of the same few images again and again, and
-reports, separately for both networks, its bias against the standard gradient, its variance and its signal-to-noise
-ratio: the picture of "tighter variational bounds are not necessarily better" (Rainforth et al., arXiv:1802.04537).
+For each estimator and each number of samples k it draws the gradient of the same few images many times, and reports,
+separately for both networks, its bias against the standard gradient, its variance and its signal-to-noise ratio, as in
+"Tighter Variational Bounds are Not Necessarily Better" (Rainforth et al., arXiv:1802.04537).
 """
 
+import dataclasses
 import json
 import time
-import types
+from collections.abc import Sequence
 
-from absl import flags as absl_flags
-
-from iwae_tf import compatibility, runs
+from iwae_tf import compatibility
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import build, command, options
+from iwae_tf.experiment import build, checks, command, stored
+from iwae_tf.experiment.flags import flag, parse_integers
+from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import files, progress
 
 _NETWORKS = ("inference", "generative")
-_values = absl_flags.FlagValues()
 
 
-def _flag(kind, name, default, text, **kwargs):
-    kind(name, default, help=text, flag_values=_values, **kwargs)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientOptions:
+    """The flags of this command."""
+
+    run_dir: str = flag("", "The run whose model is measured; the results are written there.")
+    data_dir: str = flag("", "The folder of the run's data, if it has moved.")
+    k: tuple[int, ...] = flag((1, 5, 50), "Numbers of samples.", parse=parse_integers)
+    fresh: bool = flag(False, "Use the untrained model of the run.")
+    draws: int = flag(200, "Gradients to draw per estimator and k.", at_least=10)
+    images: int = flag(20, "Test images that a gradient is averaged over.", at_least=1)
+    resampled: int = flag(5, "Samples of the estimator of that name, at most k.", at_least=1)
+    seed: int = flag(0, "Seed of all draws.", at_least=0)
 
 
-_flag(absl_flags.DEFINE_string, "run_dir", "", "The run whose model is measured; the results go there.")
-_flag(absl_flags.DEFINE_string, "data_dir", "", "The folder of the run's data, if it was moved since.")
-_flag(absl_flags.DEFINE_list, "k", ["1", "5", "50"], "Numbers of samples.")
-_flag(absl_flags.DEFINE_bool, "fresh", False, "Take the untrained model of the run's flags.")
-_flag(absl_flags.DEFINE_integer, "draws", 200, "Gradients of each kind that are drawn.", lower_bound=10)
-_flag(absl_flags.DEFINE_integer, "images", 20, "Test images that a gradient is averaged over.", lower_bound=1)
-_flag(absl_flags.DEFINE_integer, "resampled", 5, "Samples of the estimator of that name, or k if less.", lower_bound=1)
-_flag(absl_flags.DEFINE_integer, "seed", 0, "Seed of all draws.", lower_bound=0)
+_command_line = CommandLine(GradientOptions, __doc__)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
     """Measures, prints a table, writes gradients.json and draws figures/gradients.png."""
-    flags = _parse(argv)
-    run = runs.RunDirectory(flags.run_dir)
-    run_flags = build.read_flags(run)
-    at_each_k = [types.SimpleNamespace(**{**vars(run_flags), "k": k}) for k in flags.k]
-    for at_k in at_each_k:
-        reason = options.reason_against(at_k, estimator="standard")
-        if reason:
-            raise UserError(f"--k={at_k.k} does not go with this run: {reason}")
-    command.import_tensorflow_quietly()
-    from iwae_tf import figures, training
+    options, _, _ = _command_line.parse(argv)
+    if not options.run_dir:
+        raise UserError("--run_dir is missing: give the run whose model is to be measured.")
+    with build.run_directory(options.run_dir) as run:
+        run_options = stored.read_options(run)
+        for k in options.k:
+            reason = checks.reason_against(dataclasses.replace(run_options, k=k), estimator="standard")
+            if reason:
+                raise UserError(f"--k={k} is not compatible with this run: {reason}")
+        run.take()
+        command.import_tensorflow_quietly()
+        start = time.monotonic()
+        x, source = _load(options, run_options, run)
+        rows = [row for k in options.k for row in _measure(source, dataclasses.replace(run_options, k=k), x, options)]
+        state = "untrained" if options.fresh else "trained"
+        print(f"{state} model of {run.path}, {options.draws} draws of {len(x)} images, seed {options.seed}:")
+        print(table(rows))
+        _write(options, run, rows, len(x))
+        seconds = progress.duration(time.monotonic() - start)
+        print(f"in {seconds}; see {run.figures / 'gradients.png'}")
+
+
+def _load(options, run_options, run):
+    """The binarised test images, float [num_images, event], and the model."""
+    from iwae_tf import training
     from iwae_tf.datasets import binarization
+
+    run_options = dataclasses.replace(run_options, data_dir=options.data_dir or run_options.data_dir)
+    images, data = build.load_images(run_options)
+    run.check_data(data)
+    x = binarization.fixed_binarization(images.test[: options.images], "test")
+    if not options.fresh:
+        return x, build.load(options.run_dir)
+    model = build.build_model(run_options, images.image_shape, images.train_mean)
+    training.prepare(model, build.build_plan(run_options))
+    return x, model
+
+
+def _measure(source, run_options, x, options):
+    """The rows of one k."""
     from iwae_tf.evaluation import gradient_moments
 
-    run_flags.data_dir = flags.data_dir or run_flags.data_dir
-    images, data = build.images(run_flags)
-    run.check_data(data)
-    if flags.fresh:
-        source = build.model(run_flags, images.image_shape, images.train_mean)
-        training.prepare(source, build.plan(run_flags))
-    else:
-        source = build.load(flags.run_dir)
-    x = binarization.fixed_binarization(images.test[: flags.images], "test")
-    rows, start = [], time.monotonic()
-    line = progress.StatusLine()
-    for at_k in at_each_k:
-        line.keep(f"measuring k = {at_k.k}; compiling takes some seconds")
-        model = _with_samples(source, at_k, flags.resampled)
-        measured = gradient_moments.measure(model, _served(at_k, model.num_resampled), x, flags.draws, flags.seed)
-        for name, of_networks in measured.items():
-            for network, moments in of_networks.items():
-                rows.append({"estimator": name, "k": at_k.k, "network": network, **moments._asdict()})
-    state = "untrained" if flags.fresh else "trained"
-    print(f"{state} model of {run.path}, {flags.draws} draws of {len(x)} images, seed {flags.seed}:")
-    print(table(rows))
+    progress.StatusLine().keep(f"measuring k = {run_options.k}; compiling takes some seconds")
+    model = _with_samples(source, run_options, options.resampled)
+    names = _compatible_estimators(run_options, model.num_resampled)
+    measured = gradient_moments.measure(model, names, x, options.draws, options.seed)
+    return [
+        {"estimator": name, "k": run_options.k, "network": network, **moments._asdict()}
+        for name, networks in measured.items()
+        for network, moments in networks.items()
+    ]
+
+
+def _write(options, run, rows, num_images):
+    """Writes gradients.json and the figure."""
+    from iwae_tf import figures
+
     run.figures.mkdir(exist_ok=True)
     figures.save_gradients(run.figures / "gradients.png", rows)
-    record = {"trained": not flags.fresh, "draws": flags.draws, "images": len(x), "seed": flags.seed, "rows": rows}
-    files.write_atomically(run.path / "gradients.json", (json.dumps(record, indent=2) + "\n").encode())
-    print(f"in {progress.duration(time.monotonic() - start)}; see {run.path / 'figures' / 'gradients.png'}")
+    content = {
+        "trained": not options.fresh,
+        "draws": options.draws,
+        "images": num_images,
+        "seed": options.seed,
+        "rows": rows,
+    }
+    files.write_atomically(run.gradients, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def table(rows):
+def table(rows: Sequence[dict]) -> str:
     """The rows as text."""
     lines = ["network      k  estimator     bias t   bias %     variance   signal/noise"]
     for network in _NETWORKS:
@@ -93,41 +124,34 @@ def table(rows):
     return "\n".join(lines)
 
 
-def _served(flags, num_resampled):
-    """The estimators that go with these flags' objective and networks."""
+def _compatible_estimators(options, num_resampled):
+    """The estimators that are compatible with the objective and the networks, without warm-up."""
     return [
         name
         for name in compatibility.SERVES
-        # What is measured has no warm-up.
-        if not options.reason_against(flags, estimator=name, num_resampled=num_resampled, beta_warmup=False)
+        if not checks.reason_against(options, estimator=name, num_resampled=num_resampled, beta_warmup=False)
     ]
 
 
-def _with_samples(source, flags, resampled):
-    """The source's networks with the objective and the number of samples of these flags."""
+def _with_samples(source, options, num_resampled):
+    """The source's networks with the objective and the number of samples of these options."""
     from iwae_tf import bounds, models
 
     model = models.ImportanceWeightedAutoencoder(
         source.inference,
         source.generative,
-        objective=bounds.objective(flags.objective, *options.objective_parameters(flags)),
-        num_samples=options.num_samples(flags),
-        num_resampled=min(options.num_samples(flags), resampled),
+        objective=bounds.objective(options.objective, *options.objective_parameters),
+        num_samples=options.total_samples,
+        num_resampled=min(options.total_samples, num_resampled),
     )
     model.compile(jit_compile=source.jit_compile)
     return model
 
 
-def _parse(argv):
-    """Reads the flags; raises a UserError for bad ones."""
-    options.read(_values, argv, help_text=lambda: f"{__doc__}\n{_values.get_help()}")
-    if not _values.run_dir:
-        raise UserError("--run_dir is missing: name the run whose model is to be measured.")
-    if not _values.k or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in _values.k):
-        raise UserError(f"--k={','.join(_values.k)} is no list of positive integers such as 1,5,50.")
-    names = ("run_dir", "data_dir", "fresh", "draws", "images", "resampled", "seed")
-    return types.SimpleNamespace(k=[int(word) for word in _values.k], **{name: _values[name].value for name in names})
+def run(argv: Sequence[str] | None = None) -> None:
+    """The command; see `command.run_command`."""
+    command.run_command(main, "nothing was written", argv)
 
 
 if __name__ == "__main__":
-    command.run_command(main, "nothing was written")
+    run()

@@ -1,30 +1,30 @@
-"""Keras layers that take a tensor and return a `tfd.Distribution`: the stochastic layers.
+"""Stochastic layers: Keras layers that take a tensor and return a `tfd.Distribution`.
 
-Each is a small multilayer perceptron whose outputs are a distribution's parameters. They accept inputs with any
-leading shape, such as [batch, features] or [num_samples, batch, features], and the distribution's batch shape is
-that leading shape. A distribution is no tensor: call the layers eagerly or in a `tf.function`, not on `keras.Input`.
+Each is a small multilayer perceptron that outputs the parameters of a distribution. The inputs may have any leading
+shape, such as [batch, features] or [num_samples, batch, features]; it becomes the batch shape of the distribution. A
+distribution is not a tensor, so call the layers eagerly or in a `tf.function`, not on a `keras.Input`.
 
 Any Keras layer can take their place if it returns a distribution over vectors and has an attribute `units`, the size
-of those vectors. In an inference network the distribution must also have a `bijector` from standard normal noise to
-samples, as `tfd.MultivariateNormalDiag` and other transformed normals do.
+of those vectors. In an inference network the distribution also needs a `bijector` that maps standard normal epsilon to
+samples, as `tfd.MultivariateNormalDiag` and other transformed normal distributions have.
 """
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
-
-tfd = tfp.distributions
+from tensorflow_probability import distributions as tfd
 
 
 class DiagonalNormal(tfd.MultivariateNormalDiag):
-    """A Gaussian with diagonal covariance whose `log_prob` is traced ten times as fast.
+    """A Gaussian with diagonal covariance whose `log_prob` is traced ten times as fast as TFP's.
 
-    TFP's own goes through the machinery of transformed distributions: 50 ms in each place that a graph has it, and a
-    run's graphs have dozens.
+    TFP's version goes through its transformed distributions, which costs 50 ms for each call in a graph, and the graphs
+    of a run contain dozens of calls.
 
     Args:
       loc: float tensor [..., units].
@@ -38,13 +38,13 @@ class DiagonalNormal(tfd.MultivariateNormalDiag):
 
 
 class PixelBernoulli(tfd.Independent):
-    """Independent Bernoullis over the last axis, for values in {0, 1}, with a faster `log_prob`.
+    """Independent Bernoulli distributions over the last axis, for values in {0, 1}, with a faster `log_prob`.
 
     Args:
       logits: float tensor [..., event].
     """
 
-    def __init__(self, logits):
+    def __init__(self, logits: tf.Tensor) -> None:
         super().__init__(tfd.Bernoulli(logits=logits), reinterpreted_batch_ndims=1)
 
     def _log_prob(self, x):
@@ -56,10 +56,10 @@ class PixelBernoulli(tfd.Independent):
 def _sum_bernoulli_log_prob(logits, x):
     """sum_j x_j l_j - log(1 + exp(l_j)) over the last axis.
 
-    On the decoder's [num_samples, batch, event] the plain form costs half as much as the last matrix product, since
-    logarithms are slow and XLA does not vectorise sums over the last axis on a CPU. So the axis is cut into slices,
-    which are added up elementwise, and the factors 1 + exp(-|l_j|), at most 16 and each at most 2, are multiplied
-    before one logarithm. Together this takes a fifth of the time.
+    For the decoder's [num_samples, batch, event] the plain form costs half as much as the last matrix product, because
+    logarithms are slow and XLA does not vectorise sums over the last axis on a CPU. So the axis is cut into at most 16
+    slices, which are added elementwise, and their factors 1 + exp(-|l_j|), each at most 2, are multiplied before one
+    logarithm is taken. This takes a fifth of the time.
     """
     linear = _slices(x * logits - tf.nn.relu(logits))
     factors = _slices(1.0 + tf.exp(-tf.abs(logits)))
@@ -72,24 +72,36 @@ def _sum_bernoulli_log_prob(logits, x):
 
 
 def _slices(values):
-    """At most 16 equal slices of the last axis, of vectors that fill a CPU's registers if the axis is so divisible."""
+    """At most 16 equal slices of the last axis, each a multiple of 8 long to fill vector registers, or one slice."""
     event = values.shape[-1]
     count = next(count for count in range(16, 0, -1) if event % (8 * count) == 0 or count == 1)
     return tf.split(values, count, axis=-1)
 
 
 class StochasticLayer(keras.layers.Layer):
-    """The hidden layers that every stochastic layer begins with.
+    """The base class of the stochastic layers, with their hidden layers.
 
     Args:
       units: the size of the vectors that the distribution is over.
       hidden_dims: the widths of the hidden layers.
-      seed: seed of the initial weights; no two layers should share one.
-      activation: of the hidden layers.
+      seed: seed of the initial weights; every layer should have a different one.
+      activation: the activation of the hidden layers.
       batch_norm: whether each hidden layer normalises over the batch (and the samples) before its activation.
     """
 
-    def __init__(self, units, hidden_dims, seed, activation="tanh", batch_norm=False, **kwargs):
+    units: int
+    batch_norm: bool
+    hidden: list[keras.layers.Layer]
+
+    def __init__(
+        self,
+        units: int,
+        hidden_dims: Sequence[int],
+        seed: int,
+        activation: str = "tanh",
+        batch_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.batch_norm = batch_norm
@@ -103,13 +115,13 @@ class StochasticLayer(keras.layers.Layer):
                 self.hidden += [self._dense(width, activation=activation)]
 
     def _dense(self, width, **kwargs):
-        """A Dense layer with the next seed; Glorot's uniform distribution as in the paper."""
+        """A Dense layer with the next seed and Glorot's uniform initialisation, as in the paper."""
         initializer = keras.initializers.GlorotUniform(seed=self._weight_seeds.pop())
         return keras.layers.Dense(width, kernel_initializer=initializer, **kwargs)
 
-    def features(self, inputs):
-        """The last hidden layer's output, [..., width]."""
-        # Batch normalisation is built for one rank, and the images of a batch may come with samples or without.
+    def features(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the output of the last hidden layer, [..., width]."""
+        # Keras builds batch normalisation for inputs of one rank, but these may have a sample axis or not.
         features = tf.reshape(inputs, [-1, inputs.shape[-1]]) if self.batch_norm else inputs
         for layer in self.hidden:
             features = layer(features)
@@ -118,7 +130,7 @@ class StochasticLayer(keras.layers.Layer):
         shape = tf.concat([tf.shape(inputs)[:-1], features.shape[-1:]], axis=0)
         return tf.ensure_shape(tf.reshape(features, shape), [*inputs.shape[:-1], features.shape[-1]])
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tfd.Distribution:
         """Maps [..., features] to a distribution over vectors of size `units`, of batch shape [...]."""
         return self.distribution(self.features(inputs))
 
@@ -126,12 +138,12 @@ class StochasticLayer(keras.layers.Layer):
 class GaussianLayer(StochasticLayer):
     """A Gaussian with diagonal covariance; its heads are the mean and the *log standard deviation*."""
 
-    def __init__(self, units, hidden_dims, seed, **kwargs):
+    def __init__(self, units: int, hidden_dims: Sequence[int], seed: int, **kwargs: Any) -> None:
         super().__init__(units, hidden_dims, seed, **kwargs)
         self.loc = self._dense(units, name="loc")
         self.log_scale = self._dense(units, name="log_scale")
 
-    def distribution(self, features):
+    def distribution(self, features: tf.Tensor) -> DiagonalNormal:
         """Maps the last hidden layer's output [..., width] to a `DiagonalNormal`."""
         return DiagonalNormal(loc=self.loc(features), scale_diag=tf.exp(self.log_scale(features)))
 
@@ -140,46 +152,53 @@ class BernoulliLayer(StochasticLayer):
     """Independent Bernoulli pixels.
 
     Args:
-      output_bias: initial logits of the pixels, [units]; zeros if None. `output_bias_from_mean` gives good ones.
+      output_bias: initial logits of the pixels, [units], such as `output_bias_from_mean` returns; None means zeros.
     """
 
-    # Other values than zero and one have no probability.
-    has_binary_events = True
+    # Only the values zero and one have a probability.
+    has_binary_events: bool = True
 
-    def __init__(self, units, hidden_dims, seed, output_bias=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        hidden_dims: Sequence[int],
+        seed: int,
+        output_bias: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, hidden_dims, seed, **kwargs)
         bias = "zeros" if output_bias is None else keras.initializers.Constant(output_bias)
         self.logits = self._dense(units, bias_initializer=bias, name="logits")
 
-    def distribution(self, features):
+    def distribution(self, features: tf.Tensor) -> PixelBernoulli:
         """Maps the last hidden layer's output [..., width] to a `PixelBernoulli`."""
         return PixelBernoulli(self.logits(features))
 
 
-def precision_weighted(first, second):
-    """The normalised product of two diagonal Gaussians, equations (13) and (14) of arXiv:1602.02282.
+def precision_weighted(first: DiagonalNormal, second: DiagonalNormal) -> DiagonalNormal:
+    """Returns the normalised product of two diagonal Gaussians, equations (13) and (14) of arXiv:1602.02282.
 
     Args:
       first: a `DiagonalNormal`.
-      second: another one, whose batch shape broadcasts with the first one's.
+      second: a `DiagonalNormal` whose batch shape broadcasts with that of `first`.
 
     Returns:
       The `DiagonalNormal` with the sum of both precisions and the precision-weighted mean of both means.
     """
-    # In logarithms, since the square of a standard deviation below 1e-19 is zero in single precision.
+    # In logarithms, as the square of a standard deviation below 1e-19 is zero in single precision.
     scale = first.stddev()
     log_ratio = 2.0 * (tf.math.log(second.stddev()) - tf.math.log(scale))
     loc = tf.sigmoid(log_ratio) * first.mean() + tf.sigmoid(-log_ratio) * second.mean()
     return DiagonalNormal(loc=loc, scale_diag=scale * tf.exp(-0.5 * tf.nn.softplus(-log_ratio)))
 
 
-def standard_normal(units):
-    """The prior p(z_L): a standard normal over vectors of size `units`."""
+def standard_normal(units: int) -> DiagonalNormal:
+    """Returns the prior p(z_L), a standard normal over vectors of size `units`."""
     return DiagonalNormal(loc=tf.zeros(units), scale_diag=tf.ones(units))
 
 
-def output_bias_from_mean(mean_image):
-    """The logits of the training images' mean, where the decoder's output bias starts.
+def output_bias_from_mean(mean_image: np.ndarray) -> np.ndarray:
+    """Returns the logits of the mean training image, the initial output bias of the decoder.
 
     Args:
       mean_image: float array [event], the mean of the training split's grey values in [0, 1].

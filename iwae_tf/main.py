@@ -1,74 +1,87 @@
 """Trains, evaluates, draws and exports one model: `python -m iwae_tf.main --k=50`; `--help` lists the flags."""
 
 import sys
+from collections.abc import Sequence
 
-from iwae_tf import runs
 from iwae_tf.evaluation import pareto
-from iwae_tf.experiment import build, cluster, command, options, summary
+from iwae_tf.experiment import build, cluster, command, finished, parsing, stored, summary
 from iwae_tf.runtime import signals
 
 
-def main(argv):
-    """The story of a run."""
-    flags = options.parse(argv)
-    with runs.RunDirectory(flags.run_dir) as run:
-        run.check(options.run_flags(flags), flags.overwrite)
-        results = None if flags.overwrite else summary.finished_results(flags, run)
+def main(argv: Sequence[str]) -> None:
+    """Runs one experiment from data to results."""
+    options = parsing.parse(argv)
+    with build.run_directory(options.run_dir) as run:
+        run.check(stored.run_flags(options), options.overwrite)
+        results = None if options.overwrite else finished.finished_results(options, run)
         if results:
-            print(f"{run.path} is finished, here are its results; --overwrite would start it anew.")
-            print(summary.table(flags, results))
+            print(f"{run.path} is finished, here are its results; use --overwrite to start again.")
+            print(summary.table(options, results))
             return
-
-        if flags.khat_images:
+        if options.khat_images:
             pareto.require_arviz()
         command.import_tensorflow_quietly()
-        from iwae_tf import training
-        from iwae_tf.experiment.evaluate import evaluate
-        from iwae_tf.export import export
-        from iwae_tf.runtime import distribute
-
-        strategy = cluster.strategy(flags)
-        workers = distribute.Workers(strategy)
-        images, data = build.images(flags)
-        cluster.refuse_differences(flags, data, workers)
-        plan = build.plan(flags)
-        # All that can be refused is, before anything is overwritten.
-        with strategy.scope():
-            model = build.model(flags, images.image_shape, images.train_mean, plan.steps_per_epoch(len(images.train)))
-        if flags.init_from and workers.is_chief and (flags.overwrite or not run.has_checkpoints()):
-            build.initialise(model, build.initial_model(flags), flags.init_from)
-        if workers.is_chief:
-            run.claim(options.run_flags(flags), flags.overwrite, data)
-        _announce(flags, images, data, workers, run)
-        with signals.deferred():
-            trained = training.train(model, images, plan, run if workers.is_chief else None, flags.train)
-            # Those of a shorter training are gone.
-            results = summary.stored_results(flags, run) if workers.is_chief else None
-            if flags.evaluate and not workers.any(results is not None):
-                results = evaluate(flags, model, images, data, trained, run, workers)
-            if flags.export and workers.is_chief:
-                export(model, run.saved_model)
-            if results:
-                print(summary.table(flags, results))
-            signals.check()
+        _run(options, run)
 
 
-def _announce(flags, images, data, workers, run):
-    """Says what is done on what."""
+def _run(options, run):
+    """Trains, evaluates and exports."""
+    from iwae_tf import training
+    from iwae_tf.experiment.evaluate import evaluate
+    from iwae_tf.export import export
+    from iwae_tf.runtime import distribute
+
+    strategy = cluster.strategy(options)
+    workers = distribute.Workers(strategy)
+    images, data = build.load_images(options)
+    cluster.refuse_differences(options, data, workers)
+    with strategy.scope():
+        model = _new_model(options, images, run, workers)
+    # Everything that can be refused has been checked; from here on files are written.
+    if workers.is_chief:
+        run.claim(stored.run_flags(options), options.overwrite, data)
+    _announce(options, images, data, workers, run)
+    with signals.deferred():
+        chief_run = run if workers.is_chief else None
+        trained = training.train(model, images, build.build_plan(options), chief_run, options.train)
+        # train() removes the results of a shorter training run.
+        results = finished.stored_results(options, run) if workers.is_chief else None
+        if options.evaluate and not workers.any(results is not None):
+            results = evaluate(options, model, images, data, trained, run, workers)
+        if options.export and workers.is_chief:
+            export(model, run.saved_model)
+        if results:
+            print(summary.table(options, results))
+        signals.check()
+
+
+def _new_model(options, images, run, workers):
+    """The untrained model, with the weights of --init_from if the run starts from them."""
+    steps_per_epoch = build.build_plan(options).steps_per_epoch(len(images.train))
+    model = build.build_model(options, images.image_shape, images.train_mean, steps_per_epoch)
+    if options.init_from and workers.is_chief and (options.overwrite or not run.has_checkpoints()):
+        build.initialise(model, build.initial_model(options), options.init_from)
+    return model
+
+
+def _announce(options, images, data, workers, run):
+    """Prints what is trained on which images."""
     if not workers.is_chief:
-        print(f"worker {workers.index + 1} of {workers.count}; the first one writes")
+        print(f"worker {workers.index + 1} of {workers.count}; the first one writes the files")
         return
-    print(f"{summary.title(flags)} on {len(images.train):,} images of {flags.dataset}; everything goes to {run.path}/")
-    if data["num_duplicates"]:
-        print(f"{data['num_duplicates']:,} of the {len(images.test):,} test images are among the training images, too")
-    if flags.strategy != "default":
-        print(f"--strategy={flags.strategy}: {workers.count} worker(s); without XLA, which does not go with strategies")
+    num_images = f"{len(images.train):,} images of {options.dataset}"
+    print(f"{summary.title(options)} on {num_images}; all files go to {run.path}/")
+    if data.num_duplicates:
+        print(f"{data.num_duplicates:,} of the {len(images.test):,} test images are also training images")
+    if options.strategy != "default":
+        print(f"--strategy={options.strategy}: {workers.count} worker{'s'[: workers.count > 1]}, without XLA")
 
 
-def run():
-    """The command; see `experiment.run_command`."""
-    hint = "without --overwrite " if "--overwrite" in sys.argv else ""
-    command.run_command(main, f"the same command {hint}continues")
+def run(argv: Sequence[str] | None = None) -> None:
+    """The command; see `command.run_command`."""
+    argv = sys.argv if argv is None else argv
+    hint = "without --overwrite " if "--overwrite" in argv else ""
+    command.run_command(main, f"the same command {hint}continues", argv)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,28 @@
-"""Every random number of the package, stateless and keyed by what it is for.
+"""Stateless random numbers, keyed by their purpose. All random numbers of the package come from here.
 
 A key is an int32 tensor of shape [2] made of (seed, purpose, counters such as the step). The same key gives the same
-numbers on every call, in eager mode, in a `tf.function` and under XLA, so a run that is resumed at step n draws what
-the uninterrupted run drew. That holds for the bits of the Philox generator only. TensorFlow's default algorithm gives
-other bits inside XLA than outside and is several times slower there; and even with Philox, TensorFlow makes floats of
-the low bits outside XLA and of the high bits inside. So the floats are made here.
+numbers on every call, in eager mode, in a `tf.function` and under XLA, so a run that is resumed at step n draws the
+numbers that an uninterrupted run would draw. This holds only for the bits of the Philox generator: TensorFlow's default
+algorithm gives different bits under XLA and is several times slower there. Even with Philox, TensorFlow makes floats
+from the low bits outside XLA and from the high bits inside. Therefore the floats are made here.
 """
 
 import math
 import zlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 _ALGORITHM = "philox"
 
 
-def key(seed, purpose, *counters):
-    """Returns the key of one purpose.
+def key(seed: int | tf.Tensor, purpose: str, *counters: int | tf.Tensor) -> tf.Tensor:
+    """Returns the key for one purpose.
 
     Args:
       seed: the run's seed, an integer or an int32 scalar.
-      purpose: what the numbers are for, such as "training". Different purposes give independent numbers.
-      *counters: integers or int32 scalars that tell one draw of this purpose from another.
+      purpose: what the numbers are used for, such as "training". Different purposes give independent numbers.
+      *counters: integers or int32 scalars that distinguish the draws for this purpose, such as the step.
 
     Returns:
       An int32 tensor of shape [2].
@@ -30,36 +31,36 @@ def key(seed, purpose, *counters):
     return fold_in(tf.stack([tf.cast(seed, tf.int32), purpose_number]), *counters)
 
 
-def fold_in(base_key, *counters):
-    """Returns `base_key` [2] refined by further integers: independent keys for different counters."""
+def fold_in(base_key: tf.Tensor, *counters: int | tf.Tensor) -> tf.Tensor:
+    """Returns `base_key` [2] refined by further integers; different counters give independent keys."""
     for counter in counters:
         base_key = tf.random.fold_in(base_key, tf.cast(counter, tf.int32), alg=_ALGORITHM)
     return base_key
 
 
-def normal(shape, noise_key):
-    """Returns float32 standard normal noise of the given shape, within +-5.3.
+def normal(shape: Sequence[int | tf.Tensor] | tf.Tensor, noise_key: tf.Tensor) -> tf.Tensor:
+    """Returns float32 standard normal numbers of the given shape, within +-5.3.
 
-    By the inverse of the distribution function: under XLA on a CPU, sine and cosine would cost three times as much.
-    Outside XLA and inside, roundings differ by up to some 1e-4 in the tails.
+    They come from the inverse of the distribution function, as sine and cosine would cost three times as much under
+    XLA on a CPU. In the tails, rounding differs by up to a few 1e-4 between XLA and other modes.
     """
     return _normal_from_words(_words(shape, noise_key))
 
 
 def _normal_from_words(words):
     signed = tf.cast(tf.bitcast(words, tf.int32), tf.float32)
-    # Outside XLA erfinv takes (1 + x) / 2 on its way, which for a larger x would round to 1, and give infinity.
+    # Outside XLA, erfinv computes (1 + x) / 2, which for a larger x would round to 1 and give infinity.
     inside = 1.0 - 2.0**-23
     return math.sqrt(2.0) * tf.math.erfinv(tf.clip_by_value((signed + 0.5) * 2.0**-31, -inside, inside))
 
 
-def uniform(shape, noise_key):
-    """Returns float32 uniform noise in [0, 1) of the given shape, in steps of 2^-24."""
+def uniform(shape: Sequence[int | tf.Tensor] | tf.Tensor, noise_key: tf.Tensor) -> tf.Tensor:
+    """Returns float32 uniform numbers in [0, 1) of the given shape, in steps of 2^-24."""
     return tf.cast(_words(shape, noise_key) // 2**8, tf.float32) * 2.0**-24
 
 
 def _words(shape, noise_key):
-    """Random uint32 of the given shape: halves of 64-bit words, of which XLA makes as many three times as fast."""
+    """Random uint32 of the given shape: halves of 64-bit words, which XLA generates three times as fast."""
     size = tf.reduce_prod(shape)
     pairs = tf.random.stateless_uniform(
         [(size + 1) // 2], noise_key, minval=None, maxval=None, dtype=tf.uint64, alg=_ALGORITHM
@@ -68,6 +69,6 @@ def _words(shape, noise_key):
     return tf.reshape(tf.cast(halves[:size], tf.uint32), shape)
 
 
-def permutation(size, noise_key):
+def permutation(size: int, noise_key: tf.Tensor) -> tf.Tensor:
     """Returns a random order of 0 ... size - 1, int32 [size]."""
     return tf.random.experimental.stateless_shuffle(tf.range(size), noise_key, alg=_ALGORITHM)

@@ -1,4 +1,4 @@
-"""Published figures that results are shown beside.
+"""The results and sizes published in the paper, for comparison.
 
 #### References
 
@@ -8,21 +8,22 @@
 
 from typing import NamedTuple
 
-# Importance samples per test image behind the table's NLL.
+# The number of importance samples per test image in the table's NLL.
 NLL_SAMPLES = 5000
-# 8 stages of 3^i epochs; section 5 of [1].
+# Training has 8 stages of 3^i epochs; section 5 of [1].
+NUM_STAGES = 8
 EPOCHS = 3280
 
 
 class Published(NamedTuple):
-    """One cell of the table: NLL in nats and active units per layer."""
+    """One cell of the table: NLL in nats and active units per stochastic layer, bottom first."""
 
     nll: float
     active_units: tuple[int, ...]
 
 
-# (data set, latent_dims, objective, k); at k = 1 the two objectives are one.
-TABLE = {
+# (data set, latent_dims, objective, k); at k = 1 both objectives are the ELBO.
+TABLE: dict[tuple[str, tuple[int, ...], str, int], Published] = {
     ("mnist", (50,), "vae", 1): Published(86.76, (19,)),
     ("mnist", (50,), "vae", 5): Published(86.47, (20,)),
     ("mnist", (50,), "vae", 50): Published(86.35, (20,)),
@@ -36,6 +37,10 @@ TABLE = {
     ("mnist", (100, 50), "iwae", 5): Published(83.89, (21, 5)),
     ("mnist", (100, 50), "iwae", 50): Published(82.90, (26, 7)),
 }
-# The paper's hidden layers: 200 units below z_1, 100 below every further layer.
+# The widths of the hidden layers below z_1 and below each further stochastic layer.
 HIDDEN_DIMS = ((200, 200), (100, 100))
-NUM_STAGES = 8
+
+
+def hidden_dims(num_layers: int) -> tuple[tuple[int, ...], ...]:
+    """Returns the paper's hidden widths below each of `num_layers` stochastic layers, bottom first; [1, section 5]."""
+    return HIDDEN_DIMS[:1] + HIDDEN_DIMS[1:] * (num_layers - 1)

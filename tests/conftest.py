@@ -2,11 +2,11 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Whole runs, minutes in one file: were one of these the last, the other process would wait for it.
+# These files take minutes, so they start first; otherwise one process would wait for the other at the end.
 LONGEST_FILES = ("test_main.py", "test_training.py", "test_estimators.py", "test_table.py", "test_resume.py")
-LONGEST_FILES += ("test_workers.py", "test_prune.py", "test_benchmarks.py")
+LONGEST_FILES += ("test_workers.py", "test_prune.py", "test_benchmarks.py", "test_old_runs.py")
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first; the sort is stable, so tests stay in the order of their files."""
+    """Sorts the longest files to the front; the sort is stable, so the tests of a file keep their order."""
     items.sort(key=lambda item: item.path.name not in LONGEST_FILES)

@@ -1,4 +1,4 @@
-"""A model whose log p(x) and posterior are known exactly; it takes the place of the paper's networks in tests.
+"""A model for tests whose log p(x) and posterior are known exactly.
 
     z_L ~ N(0, I),  z_l | z_{l+1} ~ N(B_l z_{l+1}, t^2 I),  x | z_1 ~ N(A z_1 + b, s^2 I)
 
@@ -17,7 +17,7 @@ from iwae_tf import layers, models, networks
 
 tfd = tfp.distributions
 
-# Every dimension has another size, so that a transposed axis cannot pass.
+# Every dimension has a different size, so that a test with a transposed axis fails.
 EVENT, LATENT_DIMS, BATCH, NUM_SAMPLES = 7, (4, 3, 2), 5, 11
 PIXEL_SCALE, LATENT_SCALE = 0.6, 0.7
 
@@ -42,7 +42,7 @@ class LinearGaussian(keras.layers.Layer):
 
 
 def build(num_layers=1, widen=1.0, latent_dims=LATENT_DIMS, **kwargs):
-    """Returns (model, log_p): a model whose q is the exact posterior, its scales times `widen`, and log p(x)."""
+    """Returns (model, log_p): a model whose q is the exact posterior with its scales times `widen`, and log p(x)."""
     rng = np.random.default_rng(0)
     dims = latent_dims[:num_layers]
     orthogonal, _ = np.linalg.qr(rng.normal(size=(EVENT, dims[0])))
@@ -73,7 +73,7 @@ def build(num_layers=1, widen=1.0, latent_dims=LATENT_DIMS, **kwargs):
 
 
 def _posterior(matrix, bias, scale, prior_covariance, widen):
-    """The layer of p(z | y) for z ~ N(0, prior_covariance), y | z ~ N(matrix z + bias, scale^2 I)."""
+    """Returns the layer of p(z | y) for z ~ N(0, prior_covariance), y | z ~ N(matrix z + bias, scale^2 I)."""
     covariance = np.linalg.inv(np.linalg.inv(prior_covariance) + matrix.T @ matrix / scale**2)
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-12)
     weights = matrix @ covariance / scale**2
@@ -81,7 +81,7 @@ def _posterior(matrix, bias, scale, prior_covariance, widen):
 
 
 def data(batch=BATCH, seed=1):
-    """Some x, float32 [batch, EVENT]."""
+    """Returns random x, float32 [batch, EVENT]."""
     return np.random.default_rng(seed).normal(size=(batch, EVENT)).astype(np.float32)
 
 

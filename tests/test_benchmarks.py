@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic; what they time is not asserted on."""
+"""The arithmetic of the benchmarks, and smoke tests of what they time; times are not asserted on."""
 
 import numpy as np
 import pytest
@@ -28,22 +28,22 @@ def test_the_products_of_an_evaluation():
     assert operations == 2 * (784 * 200 + 200 * 200 + 2 * 200 * 50 + 100 * (50 * 200 + 200 * 200 + 200 * 784))
 
 
-def test_the_measured_rate_is_that_of_some_machine():
+def test_smoke_a_rate_is_measured():
     rate = roofline.measure([roofline.Product(64, 64, 64)], seconds=0.01)
     assert np.isfinite(rate)
     assert rate > 0.0
 
 
-def test_a_record_has_the_keys_that_its_row_shows():
+def test_a_row_shows_its_record():
     products = [roofline.Product(10_000, 20, 30)] * 2
-    record = table.record("training", 1, 5, 20, seconds=2e-3, baseline_seconds=6e-3, rate=24e9, products=products)
-    assert record["milliseconds"] == pytest.approx(2.0)
-    assert record["achieved_gflops"] == pytest.approx(12.0)
-    assert table.row(record).split() == ["1", "5", "20", "2.00", "10,000", "6.00", "3.00", "12.0", "24.0", "50%"]
+    row = table.row("training", 1, 5, 20, seconds=2e-3, baseline_seconds=6e-3, rate=24e9, products=products)
+    assert row["milliseconds"] == pytest.approx(2.0)
+    assert row["achieved_gflops"] == pytest.approx(12.0)
+    assert table.text(row).split() == ["1", "5", "20", "2.00", "10,000", "6.00", "3.00", "12.0", "24.0", "50%"]
 
 
-def test_both_paths_of_training_and_of_evaluation_run(tmp_path):
-    """Batches of one image and a small model's worth of steps: what is timed, not how long it takes."""
+def test_smoke_both_paths_of_training_and_evaluation_run(tmp_path):
+    """A few steps only."""
     images = program.first_images(num_steps=3, batch=2)
     assert len(images.train) == 6
     model = program.paper_model(1, 2)

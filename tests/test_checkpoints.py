@@ -15,24 +15,24 @@ def _save(folder, step):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four checkpoints were saved here."""
+    """A folder in which four checkpoints were saved."""
     for step in (9, 10, 11, 100):
         _save(tmp_path / "checkpoints", step)
     return tmp_path / "checkpoints"
 
 
-def test_the_last_three_are_kept_and_nothing_else_is_left(folder):
+def test_only_the_last_three_are_kept(folder):
     assert checkpoints.steps(folder) == [10, 11, 100]
     assert len(list(folder.iterdir())) == 3
 
 
-def test_the_last_one_is_read_bit_for_bit(folder):
+def test_the_last_one_is_read_exactly(folder):
     arrays = checkpoints.read_last(folder, SHAPES)
     assert arrays["step"] == 100
     np.testing.assert_array_equal(arrays["weights/000"], np.full((2, 3), 100.0))
 
 
-def test_without_checkpoints(tmp_path):
+def test_a_folder_without_checkpoints_reads_as_none(tmp_path):
     assert checkpoints.steps(tmp_path / "nothing") == []
     assert checkpoints.read_last(tmp_path / "nothing", SHAPES) is None
     (tmp_path / "ckpt-1.index").touch()
@@ -49,7 +49,7 @@ def _empty(path):
 
 def _flip(path):
     content = bytearray(path.read_bytes())
-    content[content.index(b"NUMPY") + 140] ^= 1  # Within the numbers, whose check sum is then wrong.
+    content[content.index(b"NUMPY") + 140] ^= 1  # A bit of a number: the check sum no longer matches.
     path.write_bytes(content)
 
 
@@ -57,16 +57,16 @@ def _of_another_model(path):
     np.savez(path, **{"weights/000": np.zeros((3, 2), np.float32), "step": 1})
 
 
-def _with_objects(path):
+def _hold_objects(path):
     np.savez(path, **{"weights/000": np.array([[print] * 3] * 2, object), "step": 1})
 
 
-def _with_text(path):
+def _hold_text(path):
     np.savez(path, **{"weights/000": np.array([["a"] * 3] * 2), "step": 1})
 
 
-@pytest.mark.parametrize("damage", [_cut, _empty, _flip, _of_another_model, _with_objects, _with_text])
-def test_a_damaged_one_falls_back_to_the_one_before(folder, damage, capsys):
+@pytest.mark.parametrize("damage", [_cut, _empty, _flip, _of_another_model, _hold_objects, _hold_text])
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(folder, damage, capsys):
     damage(checkpoints.path(folder, 100))
     assert checkpoints.read_last(folder, SHAPES)["step"] == 11
     assert "ckpt-100.npz is " in capsys.readouterr().err
@@ -74,18 +74,18 @@ def test_a_damaged_one_falls_back_to_the_one_before(folder, damage, capsys):
     assert checkpoints.read_last(folder, SHAPES)["step"] == 10
     damage(checkpoints.path(folder, 10))
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match="No checkpoint in .* can be read .*--overwrite"):
+    with pytest.raises(UserError, match="No checkpoint in .* can be read .*overwrite the run"):
         checkpoints.read_last(folder, SHAPES)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_going_on_from_an_older_one_keeps_it(folder):
-    """Those after it are damaged: they do not count."""
+def test_saving_after_an_older_checkpoint_keeps_it(folder):
+    """Later checkpoints are damaged then, and are not counted among the last three."""
     _save(folder, 12)
     assert checkpoints.steps(folder) == [10, 11, 12]
 
 
-def test_a_write_that_fails_leaves_those_before(folder, monkeypatch):
+def test_a_failed_write_leaves_the_earlier_checkpoints(folder, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 

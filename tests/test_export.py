@@ -29,7 +29,7 @@ assert not {"iwae_tf", "tensorflow_probability", "tf_keras"} & set(sys.modules)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model, some x, and what another process without iwae_tf computes with the SavedModel."""
+    """Returns a model, x, the outputs of its SavedModel in a process without iwae_tf, and the folder."""
     folder = tmp_path_factory.mktemp("export")
     model = models.ImportanceWeightedAutoencoder(*networks.paper_networks(EVENT, (4, 2), ((6,), (5,)), seed=1))
     x = np.random.default_rng(0).integers(0, 2, (5, EVENT)).astype(np.float32)
@@ -45,34 +45,34 @@ def exported(tmp_path_factory):
 SEED = tf.constant([3, 4])
 
 
-def test_log_likelihood(exported):
+def test_log_likelihood_signature(exported):
     model, x, outputs, _ = exported
     expected = log_likelihood.importance_bounds(model, x, tf.range(5), [[0, 40]], SEED).bounds[0]
     np.testing.assert_allclose(outputs["likelihood"], expected, atol=1e-4)
 
 
-def test_encode(exported):
+def test_encode_signature(exported):
     model, x, outputs, _ = exported
-    samples, q = model.inference(x, model.draw_noise(1, 5, SEED))
+    samples, q = model.inference(x, model.draw_epsilon(1, 5, SEED))
     np.testing.assert_allclose(outputs["mean"], q[0].mean(), atol=1e-5)
     np.testing.assert_allclose(outputs["stddev"], q[0].stddev(), atol=1e-5)
     np.testing.assert_allclose(outputs["z_1"], samples[0][0], atol=1e-5)
     np.testing.assert_allclose(outputs["z_2"], samples[1][0], atol=1e-5)
 
 
-def test_decode(exported):
+def test_decode_signature(exported):
     model, _, outputs, _ = exported
     np.testing.assert_allclose(outputs["probabilities"], model.generative.decode(outputs["z_1"]).mean(), atol=1e-5)
     np.testing.assert_allclose(tf.sigmoid(outputs["logits"]), outputs["probabilities"], atol=1e-5)
 
 
-def test_sample_and_reconstruct(exported):
+def test_sample_and_reconstruct_signatures(exported):
     model, x, outputs, _ = exported
     np.testing.assert_allclose(outputs["samples"], model.sample(6, SEED).mean(), atol=1e-5)
     np.testing.assert_allclose(outputs["reconstructions"], model.reconstruct(x[:2], SEED).mean(), atol=1e-5)
 
 
-def test_exporting_again_replaces_what_is_there(exported):
+def test_a_second_export_replaces_the_folder(exported):
     model, _, _, folder = exported
     (folder / "saved_model" / "old").write_text("")
     export.export(model, folder / "saved_model")
@@ -80,12 +80,12 @@ def test_exporting_again_replaces_what_is_there(exported):
     assert sorted(path.name for path in folder.iterdir()) == ["out.npz", "saved_model", "x.npy"]
 
 
-def test_the_saved_model_holds_the_models_weights_and_no_more(exported):
+def test_the_saved_model_contains_no_optimizer_variables(exported):
     _, _, _, folder = exported
     names = [name for name, _ in tf.train.list_variables(str(folder / "saved_model" / "variables" / "variables"))]
     assert not [name for name in names if "optimizer" in name]
 
 
-def test_seeds(exported):
+def test_samples_depend_on_the_seed(exported):
     model, _, outputs, _ = exported
     assert np.any(outputs["samples"] != model.sample(6, noise.key(0, "other")).mean().numpy())

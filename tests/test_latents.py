@@ -1,4 +1,4 @@
-"""Traversals, manifolds and posteriors: quadrature against the linear-Gaussian model, where all of it is known."""
+"""Traversals, manifolds and posteriors, compared with the closed forms of the linear-Gaussian model."""
 
 import linear_gaussian
 import numpy as np
@@ -22,16 +22,16 @@ def _parameters(model):
     return np.float64(p_x.matrix), np.float64(p_x.bias), np.float64(linear_gaussian.PIXEL_SCALE) ** 2
 
 
-def test_with_the_exact_posterior_quadrature_finds_log_p_and_no_divergence():
+def test_with_the_exact_posterior_quadrature_yields_log_p_and_no_divergence():
     model, log_p = _two_units()
     x = linear_gaussian.data(batch=3)
-    found = latents.posteriors(model, x)
-    np.testing.assert_allclose([posterior.log_likelihood for posterior in found], log_p(x), atol=1e-3)
-    np.testing.assert_allclose([posterior.kl for posterior in found], 0.0, atol=1e-3)
+    posteriors = latents.posteriors(model, x)
+    np.testing.assert_allclose([posterior.log_likelihood for posterior in posteriors], log_p(x), atol=1e-3)
+    np.testing.assert_allclose([posterior.kl for posterior in posteriors], 0.0, atol=1e-3)
 
 
-def test_the_divergence_of_another_q_is_the_closed_form():
-    """q twice as wide: KL = 2 (log 1/2 + (4 - 1) / 2)."""
+def test_the_divergence_of_a_wider_q_is_the_closed_form():
+    """With q twice as wide, KL = 2 (log 1/2 + (4 - 1) / 2)."""
     model, log_p = _two_units(widen=2.0)
     x = linear_gaussian.data(batch=2)
     for posterior, expected in zip(latents.posteriors(model, x), log_p(x), strict=True):
@@ -40,7 +40,7 @@ def test_the_divergence_of_another_q_is_the_closed_form():
         assert posterior.elbo == pytest.approx(posterior.log_likelihood - posterior.kl)
 
 
-def test_a_narrow_posterior_far_outside_the_prior_and_a_q_that_misses_it():
+def test_quadrature_of_a_narrow_posterior_far_from_the_prior_and_from_q():
     model, _ = _two_units()
     p_x, q = model.generative.conditionals[0], model.inference.stochastic_layers[0]
     p_x.log_scale.assign(tf.fill([EVENT], float(np.log(0.05))))
@@ -60,7 +60,7 @@ def test_a_narrow_posterior_far_outside_the_prior_and_a_q_that_misses_it():
     assert posterior.log_likelihood == pytest.approx(exact, abs=1e-2)
 
 
-def test_the_density_integrates_to_one_and_lies_where_the_posterior_is():
+def test_the_density_integrates_to_one_and_has_the_moments_of_the_posterior():
     model, _ = _two_units()
     x = linear_gaussian.data(batch=1)
     (posterior,) = latents.posteriors(model, x)
@@ -74,8 +74,8 @@ def test_the_density_integrates_to_one_and_lies_where_the_posterior_is():
         assert np.sqrt(variance) == pytest.approx(posterior.stddev[unit], rel=1e-3)
 
 
-def test_quadrature_agrees_with_sampling_where_nothing_is_gaussian():
-    """A Bernoulli decoder: the ELBO is the mean log-weight, and the mean weight is p(x)."""
+def test_quadrature_agrees_with_sampling_for_a_bernoulli_decoder():
+    """The ELBO is the mean log-weight, and p(x) is the mean weight."""
     built = networks.paper_networks(7, (2,), ((6, 5),), seed=1)
     model = models.ImportanceWeightedAutoencoder(*built, num_samples=3)
     model.compile(jit_compile=False)
@@ -90,7 +90,7 @@ def test_quadrature_agrees_with_sampling_where_nothing_is_gaussian():
     assert posterior.kl > 0.01
 
 
-def test_the_manifold_is_decoded_quantiles():
+def test_the_manifold_decodes_quantiles_of_the_prior():
     model, _ = _two_units()
     matrix, bias, _ = _parameters(model)
     pixels = latents.manifold(model, side=5).reshape(5, 5, EVENT)
@@ -102,8 +102,8 @@ def test_the_manifold_is_decoded_quantiles():
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_a_traversal_moves_one_unit_and_leaves_the_others_at_the_posterior_mean(num_layers):
-    """Everything is linear: the pixels are those of the means, plus the unit's own share."""
+def test_a_traversal_moves_one_unit_and_keeps_the_others_at_the_posterior_mean(num_layers):
+    """The model is linear, so the pixels are a linear function of the moved unit."""
     model, _ = linear_gaussian.build(num_layers)
     model.compile(jit_compile=False)
     x = linear_gaussian.data()

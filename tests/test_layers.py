@@ -8,9 +8,9 @@ from iwae_tf import layers
 tfd = tfp.distributions
 
 
-# 32 is a multiple of the group size, 12 shares a divisor with it, 7 none.
+# 32 is cut into 4 slices of 8; 12 and 7 are not divisible by 8 and remain one slice.
 @pytest.mark.parametrize("event", [32, 12, 7])
-def test_pixel_bernoulli_is_tfps(event):
+def test_pixel_bernoulli_agrees_with_tfp(event):
     rng = np.random.default_rng(0)
     logits = tf.constant(rng.normal(scale=6.0, size=(5, 3, event)), tf.float32)
     x = tf.constant(rng.integers(0, 2, (3, event)), tf.float32)
@@ -19,7 +19,7 @@ def test_pixel_bernoulli_is_tfps(event):
     np.testing.assert_allclose(layers.PixelBernoulli(logits).mean(), tf.sigmoid(logits))
 
 
-def test_pixel_bernoulli_has_the_gradient_x_minus_p():
+def test_the_gradient_of_pixel_bernoulli_is_x_minus_p():
     rng = np.random.default_rng(0)
     logits = tf.constant(rng.normal(scale=6.0, size=(5, 3, 12)), tf.float32)
     x = tf.constant(rng.integers(0, 2, (3, 12)), tf.float32)
@@ -31,14 +31,14 @@ def test_pixel_bernoulli_has_the_gradient_x_minus_p():
     np.testing.assert_allclose(tape.gradient(total, logits), expected, atol=1e-6)
 
 
-def test_pixel_bernoulli_at_extreme_logits():
+def test_pixel_bernoulli_is_finite_at_extreme_logits():
     logits = tf.constant([[1e4, -1e4, 90.0, -90.0]])
     x = tf.constant([[1.0, 0.0, 0.0, 1.0]])
     np.testing.assert_allclose(layers.PixelBernoulli(logits).log_prob(x), [-180.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("leading", [(4,), (3, 4)])
-def test_distributions_keep_the_leading_axes(leading):
+def test_the_leading_axes_become_the_batch_shape(leading):
     inputs = tf.random.stateless_normal([*leading, 6], [0, 0])
     gaussian = layers.GaussianLayer(5, (8, 7), seed=0)(inputs)
     assert (gaussian.batch_shape, gaussian.event_shape) == (leading, (5,))
@@ -46,7 +46,7 @@ def test_distributions_keep_the_leading_axes(leading):
     assert (pixels.batch_shape, pixels.event_shape) == (leading, (9,))
 
 
-def test_every_layer_has_its_own_weights_and_the_same_seed_the_same():
+def test_initial_weights_depend_on_the_seed_and_differ_within_a_layer():
     first, again, other = (layers.GaussianLayer(5, (5, 5), seed=seed) for seed in (0, 0, 1))
     inputs = tf.ones([1, 5])
     for layer in (first, again, other):
@@ -57,7 +57,7 @@ def test_every_layer_has_its_own_weights_and_the_same_seed_the_same():
     assert np.any(first.loc.kernel != other.loc.kernel)
 
 
-def test_the_output_bias_gives_the_mean_image():
+def test_the_initial_output_bias_gives_the_mean_image():
     mean = np.array([0.0, 0.2, 0.5, 1.0])
     bias = layers.output_bias_from_mean(mean)
     np.testing.assert_allclose(tf.sigmoid(bias), [0.001, 0.2, 0.5, 0.999], rtol=1e-5)
@@ -66,10 +66,10 @@ def test_the_output_bias_gives_the_mean_image():
     np.testing.assert_array_equal(layer.logits.bias, bias)
 
 
-def test_the_diagonal_normal_is_tfps():
+def test_diagonal_normal_agrees_with_tfp():
     rng = np.random.default_rng(0)
     loc, scale = rng.normal(size=(4, 3)), rng.uniform(0.1, 2.0, size=(4, 3))
     value = rng.normal(size=(5, 1, 3))
-    ours, theirs = layers.DiagonalNormal(loc, scale), layers.tfd.MultivariateNormalDiag(loc, scale)
-    np.testing.assert_allclose(ours.log_prob(value), theirs.log_prob(value), rtol=1e-12)
-    assert ours.log_prob(value).shape == (5, 4)
+    normal, expected = layers.DiagonalNormal(loc, scale), tfd.MultivariateNormalDiag(loc, scale)
+    np.testing.assert_allclose(normal.log_prob(value), expected.log_prob(value), rtol=1e-12)
+    assert normal.log_prob(value).shape == (5, 4)

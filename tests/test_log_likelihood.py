@@ -8,6 +8,7 @@ from linear_gaussian import assert_mean
 
 from iwae_tf import bounds, noise
 from iwae_tf.evaluation import batches, log_likelihood, pareto
+from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.runtime import signals
 
 
@@ -19,7 +20,7 @@ def small_blocks(monkeypatch):
 
 
 def _model(num_layers, jit=False, **kwargs):
-    """Most tests do without XLA, whose compilation is most of their time."""
+    """Most tests run without XLA, whose compilation would take most of their time."""
     model, log_p = linear_gaussian.build(num_layers, **kwargs)
     model.compile(jit_compile=jit)
     return model, log_p
@@ -62,7 +63,7 @@ def test_streaming_equals_one_piece_on_the_same_samples(num_samples):
             assert measured.corrected[i] == pytest.approx(2 * measured.log_likelihoods[i] - of_halves, abs=1e-3)
 
 
-def test_an_images_value_does_not_depend_on_its_batch():
+def test_the_value_of_an_image_does_not_depend_on_its_batch():
     model, _ = _model(1, widen=1.5)
     x = tf.constant(linear_gaussian.data(batch=6))
     key = noise.key(0, "test")
@@ -89,8 +90,8 @@ def test_images_have_independent_noise():
     assert len(np.unique(log_likelihood.evaluate_images(model, x, num_samples=2).log_likelihoods)) == 40
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(monkeypatch):
-    """With the same values, and what was begun is not measured again."""
+def test_an_interrupted_evaluation_continues(monkeypatch):
+    """The values are the same, and finished images are not measured again."""
     model, _ = _model(1, widen=1.3)
     x = linear_gaussian.data(batch=10)
     expected = log_likelihood.evaluate_images(model, x, 5)
@@ -100,31 +101,32 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(monkeypatch):
         with pytest.raises(signals.Interrupted):
             log_likelihood.evaluate_images(model, x, 5, report=reports.append)
     assert [len(bounds) for bounds in reports] == [4, 8]
-    # Three images more, as if the pieces had been smaller ones, of which only whole ones count.
+    # 7 images are one whole batch and a part of the next, which is measured again.
     begun = reports[1].first(7)
-    begun.values = begun.values + 100.0
+    begun = begun.with_arrays({name: array + 100.0 for name, array in begun.arrays().items()})
     resumed = log_likelihood.evaluate_images(model, x, 5, begun=begun)
-    for values, before in zip(resumed.values, expected.values, strict=True):
-        np.testing.assert_allclose(values[:4], before[:4] + 100.0)
-        np.testing.assert_array_equal(values[4:], before[4:])
+    for name, values in resumed.arrays().items():
+        before = expected.arrays()[name]
+        np.testing.assert_allclose(values[..., :4], before[..., :4] + 100.0)
+        np.testing.assert_array_equal(values[..., 4:], before[..., 4:])
 
 
 def test_estimates_are_unbiased_for_the_mean_weight():
-    """E[exp(L_k)] = p(x) whatever the proposal."""
+    """E[exp(L_k)] = p(x) for any proposal."""
     model, log_p = _model(1, widen=1.3)
     x = np.repeat(linear_gaussian.data(batch=1), 2000, axis=0)
     measured = log_likelihood.evaluate_images(model, x, num_samples=4).log_likelihoods
     assert_mean(np.exp(measured - log_p(x[:1])), 1.0)
 
 
-def test_the_curve_has_the_powers_the_fives_and_the_models_own():
-    assert log_likelihood.SplitBounds(5000, 50).counts == [1, 5, 10, 50, 100, 500, 1000, 5000]
-    assert log_likelihood.SplitBounds(20, 7).counts == [1, 5, 7, 10, 20]
-    assert log_likelihood.SplitBounds(1, 3).counts == [1, 3]
+def test_the_counts_of_the_curve():
+    assert Estimates.zeros(5000, 50).counts == (1, 5, 10, 50, 100, 500, 1000, 5000)
+    assert Estimates.zeros(20, 7).counts == (1, 5, 7, 10, 20)
+    assert Estimates.zeros(1, 3).counts == (1, 3)
 
 
 def test_both_halves_correct_most_of_the_bias():
-    """L_n is too low by Var[w] / (2 n E[w]^2) about; twice as much for the halves."""
+    """L_n is too low by about Var[w] / (2 n E[w]^2), and twice as much for the halves."""
     model, log_p = _model(1, widen=1.3)
     x = np.repeat(linear_gaussian.data(batch=1), 4000, axis=0)
     measured = log_likelihood.evaluate_images(model, x, num_samples=8)
@@ -136,12 +138,13 @@ def test_both_halves_correct_most_of_the_bias():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_k_hat_is_that_of_all_log_weights_and_changes_nothing_else(jit):
-    """Of the images that are named; the fourth shares a compiled call with them."""
+    """k-hat is measured for the first three images; the fourth is in the same compiled call."""
     model, _ = _model(1, jit=jit, widen=1.5)
     x = linear_gaussian.data(batch=6)
     measured = log_likelihood.evaluate_images(model, x, num_samples=60, num_k_hats=3)
     plain = log_likelihood.evaluate_images(model, x, num_samples=60)
-    np.testing.assert_allclose(measured.values[:-1], plain.values[:-1], rtol=1e-5)
+    for name in set(plain.arrays()) - {"k_hats"}:
+        np.testing.assert_allclose(measured.arrays()[name], plain.arrays()[name], rtol=1e-5)
     assert np.isnan(plain.k_hats).all()
     assert np.isnan(measured.k_hats).tolist() == [False, False, False, True, True, True]
     assert measured.finite.all()

@@ -11,7 +11,7 @@ TEXTS = st.text(st.sampled_from("ab1 |\\`*_[]()<>&~$#!\n\r\t\x1b\x85\u2028\ud800
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 @hypothesis.given(TEXTS)
-def test_an_escaped_text_is_one_line_without_markup_and_shows_what_it_was(text):
+def test_an_escaped_text_is_one_line_without_markup_that_shows_the_text(text):
     escaped = markdown.escape(text)
     assert len(escaped.splitlines()) <= 1
     assert not re.search(r"[<>]", escaped)
@@ -22,7 +22,7 @@ def test_an_escaped_text_is_one_line_without_markup_and_shows_what_it_was(text):
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 @hypothesis.given(st.lists(st.lists(TEXTS, min_size=2, max_size=2), min_size=1, max_size=3))
-def test_a_table_has_its_cells_and_no_others(rows):
+def test_a_table_has_exactly_its_cells(rows):
     header, rule, *lines = markdown.table(["a", "b"], rows)
     assert header == "| a | b |"
     assert re.fullmatch(r"\| -?-[-:] \| -?-[-:] \|", rule)
@@ -30,14 +30,14 @@ def test_a_table_has_its_cells_and_no_others(rows):
     assert all(len(re.sub(r"\\.", "", line).split("|")) == 4 for line in lines)
 
 
-def test_columns_of_numbers_are_to_the_right():
+def test_columns_of_numbers_are_aligned_right():
     rows = [["1", "3: IWAE", "-", "+0.1 of 2", "7 b"], ["", "12: VAE", "-2", "4", "b"]]
     assert markdown.table(list("abcde"), rows)[1] == "| --: | --- | --: | --: | --- |"
 
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 @hypothesis.given(st.lists(st.text("a`\n~", max_size=9), max_size=3))
-def test_code_ends_where_it_ends(lines):
+def test_backticks_in_code_do_not_end_the_block(lines):
     first, *inner, last = markdown.code(lines)
     assert first == last
     assert re.fullmatch("`{3,}", first)

@@ -38,14 +38,14 @@ def test_the_command(run, capsys):
     )  # Of q, p(x | z_1), q(z_2 | z_1), p(z_1 | z_2).
     assert record["parameters"]["before"] - record["parameters"]["after"] == removed
     nll = record["nll"]
-    assert nll["before"]["mean"] == pytest.approx(run.read_results()["nll"]["mean"], rel=1e-6)
+    assert nll["before"]["mean"] == pytest.approx(run.read_results().nll.mean, rel=1e-6)
     assert nll["difference"]["mean"] == pytest.approx(nll["after"]["mean"] - nll["before"]["mean"])
     assert (nll["num_samples"], nll["num_images"]) == (30, 20)
     test = binarization.fixed_binarization(datasets.load("mnist").test[:20], "test")
     signature = tf.saved_model.load(str(run.pruned / "saved_model")).signatures["log_likelihood"]
     values = signature(x=tf.constant(test), num_samples=tf.constant(30), seed=noise.key(1, "test"))["log_likelihood"]
     assert -np.mean(values) == pytest.approx(nll["after"]["mean"], abs=1.0)
-    run.claim(run.read_flags())  # A run still, which can go on.
+    run.claim(run.read_flags())  # It is still a run, which can be continued.
     run.release()
 
 
@@ -70,13 +70,13 @@ def test_where_every_unit_is_active_an_earlier_result_is_named(tmp_path):
     run.pruned.mkdir()
     text = prune._nothing_to_remove(measured, run)
     assert "the smallest variance is 0.02" in text
-    assert text.endswith(f"{run.pruned}/ is of an earlier call")
+    assert text.endswith(f"{run.pruned}/ is from an earlier call")
 
 
 def test_a_run_that_another_process_works_in_is_refused(run):
     with runs.RunDirectory(run.path) as other:
         other.take()
-        with pytest.raises(UserError, match="Another process works in"):
+        with pytest.raises(UserError, match="Another process is working in"):
             _prune(run)
 
 
@@ -86,8 +86,8 @@ def test_a_run_that_another_process_works_in_is_refused(run):
         ([], "--run_dir is missing"),
         (["--run_dir=nowhere"], "is not a run directory"),
         (["--run_dir=x", "--threshold=-1"], "threshold"),
-        (["--run_dir=x", "--threshold=nan"], "is no variance"),
-        (["--run_dir=x", "images=5"], "belongs to no flag"),
+        (["--run_dir=x", "--threshold=nan"], "is not a variance"),
+        (["--run_dir=x", "images=5"], "is not a flag"),
     ],
 )
 def test_bad_input_is_refused(words, message, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Removing units: what is left computes the same, wherever the removed units are constant."""
+"""A pruned model computes the same as the larger model wherever the removed units have their constants."""
 
 import types
 
@@ -24,7 +24,7 @@ architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 def _model(**architecture):
-    """Every weight is random, so that none can be forgotten."""
+    """Returns a model in which every weight is random, so that a test fails if one is not copied."""
     model = models.ImportanceWeightedAutoencoder(*networks.paper_networks(EVENT, **architecture), num_samples=2)
     model.compile(jit_compile=False)
     model(tf.zeros([1, EVENT]))
@@ -47,8 +47,8 @@ def _images():
 
 
 @architectures
-def test_where_removed_units_have_their_constants_every_distribution_is_the_same(architecture):
-    """q and p of every kept unit and every pixel, with units in the middle and at the end removed."""
+def test_pruning_keeps_every_distribution_if_removed_units_have_their_constants(architecture):
+    """This holds for q and p of every kept unit and every pixel; units in the middle and at the end are removed."""
     source = _model(**architecture)
     smaller = _pruned(source, architecture)
     x, rng = _images(), np.random.default_rng(1)
@@ -62,27 +62,27 @@ def test_where_removed_units_have_their_constants_every_distribution_is_the_same
     larger_q, smaller_q = source.inference.distributions(x, z), smaller.inference.distributions(x, kept_z)
     (larger_x, *larger_p), (smaller_x, *smaller_p) = source.generative(z), smaller.generative(kept_z)
     np.testing.assert_allclose(smaller_x.mean(), larger_x.mean(), atol=2e-6)
-    for larger, of_kept in ((larger_q, smaller_q), (larger_p, smaller_p)):
-        for one, other, kept in zip(larger, of_kept, KEPT, strict=False):
-            np.testing.assert_allclose(other.mean(), tf.gather(one.mean(), kept, axis=-1), rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(other.stddev(), tf.gather(one.stddev(), kept, axis=-1), rtol=1e-5)
+    for larger, smaller in ((larger_q, smaller_q), (larger_p, smaller_p)):
+        for before, after, kept in zip(larger, smaller, KEPT, strict=False):
+            np.testing.assert_allclose(after.mean(), tf.gather(before.mean(), kept, axis=-1), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(after.stddev(), tf.gather(before.stddev(), kept, axis=-1), rtol=1e-5)
 
 
 def _make_inactive(model):
-    """The units outside KEPT: q = p whatever x is, and nothing depends on them."""
+    """Makes the units outside KEPT inactive: q = p for every x, and nothing depends on them."""
     is_ladder = isinstance(model.inference, networks.LadderInference)
     upward = model.inference.upward_layers if is_ladder else model.inference.stochastic_layers
     p_x, *between = model.generative.conditionals
-    entered = [(p_x, 0), *((layer, above) for above, layer in enumerate(between, start=1))]
-    entered += [] if is_ladder else [(layer, below) for below, layer in enumerate(upward[1:])]
-    for layer, i in entered:
+    inputs = [(p_x, 0), *((layer, above) for above, layer in enumerate(between, start=1))]
+    inputs += [] if is_ladder else [(layer, below) for below, layer in enumerate(upward[1:])]
+    for layer, i in inputs:
         first = layer.hidden[0] if layer.hidden else layer.logits
         kernel, *others = (weight.numpy() for weight in first.weights)
         kernel[_removed(i)] = 0.0
         first.set_weights([kernel, *others])
     for i, layer in enumerate(upward):
         is_top = i == len(upward) - 1
-        # In the Ladder VAE an upward Gaussian without any precision leaves that of p.
+        # In the Ladder VAE an upward Gaussian with almost no precision leaves p unchanged.
         _set_heads(layer, _removed(i), 0.0 if is_top else 0.3, 0.0 if is_top else (15.0 if is_ladder else -0.5))
         if not is_top:
             _set_heads(between[i], _removed(i), 0.3, -0.5)
@@ -100,22 +100,23 @@ def _set_heads(layer, units, loc, log_scale):
 
 
 @architectures
-def test_removing_units_that_do_nothing_changes_no_log_weight(architecture):
+def test_removing_inactive_units_keeps_every_log_weight(architecture):
     source = _model(**architecture)
     _make_inactive(source)
     smaller = _pruned(source, architecture)
-    on_shared_noise = pruning.OnSharedNoise(smaller, source, KEPT[: len(architecture["latent_dims"])])
+    on_shared_epsilon = pruning.OnSharedEpsilon(smaller, source, KEPT[: len(architecture["latent_dims"])])
     x, key = _images(), noise.key(0, "test")
-    terms = source.log_weight_terms(x, source.draw_noise(NUM_SAMPLES, BATCH, key))
-    fewer = on_shared_noise.log_weight_terms(x, on_shared_noise.draw_noise(NUM_SAMPLES, BATCH, key))
+    terms = source.log_weight_terms(x, source.draw_epsilon(NUM_SAMPLES, BATCH, key))
+    fewer = on_shared_epsilon.log_weight_terms(x, on_shared_epsilon.draw_epsilon(NUM_SAMPLES, BATCH, key))
     np.testing.assert_allclose(fewer.log_p_x_given_z, terms.log_p_x_given_z, rtol=1e-5)
     np.testing.assert_allclose(fewer.log_weights, terms.log_weights, rtol=2e-6)
-    before, after = (log_likelihood.evaluate_images(model, x, 20).values for model in (source, on_shared_noise))
-    np.testing.assert_allclose(before, after, rtol=1e-4)
+    before, after = (log_likelihood.evaluate_images(model, x, 20).arrays() for model in (source, on_shared_epsilon))
+    for name, values in before.items():
+        np.testing.assert_allclose(values, after[name], rtol=1e-4)
 
 
-def test_units_are_kept_above_the_threshold_and_one_in_any_case():
+def test_units_above_the_threshold_are_kept_and_at_least_one_per_layer():
     measured = [types.SimpleNamespace(variances=np.array(values)) for values in ([0.5, 0.01, 0.02], [1e-9, 3e-9])]
     for threshold, expected in ((0.01, [[0, 2], [1]]), (0.0, [[0, 1, 2], [0, 1]]), (1.0, [[0], [1]])):
         kept = pruning.units_to_keep(measured, threshold)
-        assert [of_layer.tolist() for of_layer in kept] == expected
+        assert [units.tolist() for units in kept] == expected

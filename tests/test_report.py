@@ -9,19 +9,21 @@ import subprocess
 import sys
 
 import matplotlib.image
+import msgspec
 import numpy as np
 import pytest
-from fake_runs import write_run
+from fake_runs import RESULTS, write_run
 
 from iwae_tf import figures, runs
 from iwae_tf.errors import UserError
-from iwae_tf.report import command, markdown, pictures, reported_run, tables
+from iwae_tf.report import command, markdown, pictures, reported_run, text
+from iwae_tf.runs.results import Binarizations
 
 TWO_LAYERS = "--latent_dims=100,50"
 
 
 def write_grid(folder):
-    """The table's cells but for two layers at k = 1, of which one is unfinished; and what belongs beside them."""
+    """Runs for all cells of the table except two layers at k = 1, one of them unfinished; and a run in no cell."""
     return [
         write_run(folder / "1l_k1_vae", "--objective=vae", "--k=1", nll=87.0),
         write_run(folder / "1l_k1_iwae", "--k=1", "--seed=1", nll=87.5),
@@ -62,7 +64,7 @@ def written(grid, tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Leaves out the pictures, which take their time."""
+    """Leaves out the pictures, which take a while."""
     monkeypatch.setattr(pictures, "report_pictures", lambda *_: [])
 
 
@@ -71,14 +73,14 @@ DRAWING = ("save_grids", "save_validation_curves", "save_nll_against_k", "save_a
 
 @pytest.fixture
 def sketched(monkeypatch):
-    """Makes the pictures' files, and draws nothing."""
+    """Creates the files of the pictures without drawing anything."""
     for name in DRAWING:
         monkeypatch.setattr(figures, name, lambda path, *_: path.write_bytes(b""))
 
 
-def table(text, heading):
+def table(markdown_text, heading):
     """The first table below a heading as a list of dictionaries."""
-    below = text.split(f"\n## {heading}\n", 1)[1]
+    below = markdown_text.split(f"\n## {heading}\n", 1)[1]
     lines = list(_first_lines(below.splitlines()))
     header, _, *rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert all(len(row) == len(header) for row in rows)
@@ -96,15 +98,15 @@ def _first_lines(lines):
 
 
 def row(rows, **wanted):
-    (found,) = [one for one in rows if wanted.items() <= one.items()]
-    return found
+    (match,) = [candidate for candidate in rows if wanted.items() <= candidate.items()]
+    return match
 
 
-def test_the_table_has_each_cell_beside_the_published_one(written):
+def test_the_table_compares_each_cell_with_the_published_one(written):
     rows = table((written[0] / "report.md").read_text(), "mnist")
-    cells = [(one["layers"], one["k"], one["objective"]) for one in rows]
-    of_layers = [("1", "VAE = IWAE"), ("5", "VAE"), ("5", "IWAE"), ("50", "VAE"), ("50", "IWAE")]
-    assert list(dict.fromkeys(cells)) == [(layers, *cell) for layers in "12" for cell in of_layers]
+    cells = [(cell["layers"], cell["k"], cell["objective"]) for cell in rows]
+    per_layers = [("1", "VAE = IWAE"), ("5", "VAE"), ("5", "IWAE"), ("50", "VAE"), ("50", "IWAE")]
+    assert list(dict.fromkeys(cells)) == [(layers, *cell) for layers in "12" for cell in per_layers]
     vae = row(rows, layers="2", k="5", objective="VAE")
     assert (vae["NLL"], vae["published"], vae["difference"]) == ("85.00 +- 0.25", "85.01", "-0.01")
     assert (vae["active units"], vae["published units"]) == ("17+5", "17+5")
@@ -120,19 +122,19 @@ def test_seeds_are_averaged(written):
     assert (seeds["run no."], seeds["standard error"], seeds["active units"]) == ("4, 5, 6", "0.25", "22.7")
 
 
-def test_with_one_sample_vae_and_iwae_are_one(written):
+def test_with_one_sample_vae_and_iwae_are_the_same(written):
     rows = table((written[0] / "report.md").read_text(), "mnist")
-    one = row(rows, layers="1", k="1")
+    cell = row(rows, layers="1", k="1")
     # 87.0 and 87.5.
-    assert (one["objective"], one["NLL"], one["difference"]) == ("VAE = IWAE", "87.25 +- 0.35 (2 seeds)", "+0.49")
+    assert (cell["objective"], cell["NLL"], cell["difference"]) == ("VAE = IWAE", "87.25 +- 0.35 (2 seeds)", "+0.49")
 
 
 def test_recipes_are_not_averaged(written):
     rows = table((written[0] / "report.md").read_text(), "mnist")
-    of_cell = [one for one in rows if (one["layers"], one["k"], one["objective"]) == ("1", "50", "IWAE")]
-    assert [one["NLL"] for one in of_cell] == ["84.50 +- 0.25", "84.25 +- 0.25"]
-    assert [one["what differs"] for one in of_cell] == [r"gradient\_estimator=standard", r"gradient\_estimator=dreg"]
-    assert all(not one["what differs"] for one in rows if one not in of_cell)
+    in_cell = [cell for cell in rows if (cell["layers"], cell["k"], cell["objective"]) == ("1", "50", "IWAE")]
+    assert [cell["NLL"] for cell in in_cell] == ["84.50 +- 0.25", "84.25 +- 0.25"]
+    assert [cell["recipe"] for cell in in_cell] == [r"gradient\_estimator=standard", r"gradient\_estimator=dreg"]
+    assert all(not cell["recipe"] for cell in rows if cell not in in_cell)
 
 
 def test_missing_and_unfinished_cells(written):
@@ -149,9 +151,9 @@ def test_missing_and_unfinished_cells(written):
     assert (unfinished["difference"], unfinished["epochs"], unfinished["minutes"]) == ("", "3 of 100", "0.1")
 
 
-def test_an_nll_of_other_samples_has_no_difference(written):
-    one = row(table((written[0] / "report.md").read_text(), "mnist"), layers="2", k="50", objective="IWAE")
-    assert (one["NLL"], one["published"], one["difference"]) == (r"83.00 +- 0.25 (-L\_100)", "82.90", "")
+def test_an_nll_with_another_number_of_samples_has_no_difference(written):
+    cell = row(table((written[0] / "report.md").read_text(), "mnist"), layers="2", k="50", objective="IWAE")
+    assert (cell["NLL"], cell["published"], cell["difference"]) == (r"83.00 +- 0.25 (-L\_100)", "82.90", "")
 
 
 def test_other_runs(written):
@@ -163,15 +165,15 @@ def test_other_runs(written):
     )
 
 
-def test_what_stands_behind_an_nll(written):
-    behind = table((written[0] / "report.md").read_text(), "What stands behind each NLL")
-    assert len(behind) == 13
-    first = behind[0]
+def test_the_reliability_of_the_nll(written):
+    rows = table((written[0] / "report.md").read_text(), "Reliability of the NLL")
+    assert len(rows) == 13
+    first = rows[0]
     # The bounds of the fake runs are -NLL - 10 / k.
     assert (first["fewer samples"], first["all samples"]) == (r"87.00 (-L\_2,500)", r"87.00 (-L\_5,000)")
     assert (first["corrected"], first["largest weight, 50 % / 90 %"]) == ("86.97", "0.500 / 0.875")
     assert first["effective samples, 1 % / 10 % / 50 %"] == "1.2 / 2.5 / 7.5"
-    few = row(behind, **{"run": "13: IWAE, 2 layers, k = 50"})
+    few = row(rows, **{"run": "13: IWAE, 2 layers, k = 50"})
     assert (few["fewer samples"], few["all samples"]) == (r"83.20 (-L\_50)", r"83.00 (-L\_100)")
 
 
@@ -185,23 +187,25 @@ def test_the_console_shows_the_table(written):
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_json_is_what_the_report_shows(written):
+def test_report_json_holds_what_the_report_shows(written):
     shown = json.loads((written[0] / "report.json").read_text())
     seeds = row(shown["tables"]["mnist"], num_layers=1, k=5, objective="iwae")
     np.testing.assert_allclose([seeds["nll"], seeds["sd_over_seeds"]], [86.16666667, 0.52041650])
     assert (seeds["runs"], seeds["seeds"], seeds["published_nll"]) == ([4, 5, 6], [0, 1, 2], 85.54)
-    text = (written[0] / "report.md").read_text()
-    assert tables.text(shown, [_picture(one) for one in shown["pictures"]]) == text
-    assert all(markdown.escape(run["run_dir"]) in text and f"\n{run['command']}\n" in text for run in shown["runs"])
+    report = (written[0] / "report.md").read_text()
+    assert text.report_text(shown, [_picture(picture) for picture in shown["pictures"]]) == report
+    for run in shown["runs"]:
+        assert markdown.escape(run["run_dir"]) in report
+        assert f"\n{run['command']}\n" in report
     assert shown["runs"][0]["results"]["nll"]["mean"] == 87.0
     assert shown["runs"][11]["results"] is None
 
 
-def _picture(one):
-    return pictures.Picture(one["heading"], one["caption"], one["file"] or "")
+def _picture(plain):
+    return pictures.Picture(plain["heading"], plain["caption"], plain["file"] or "")
 
 
-def test_pictures_are_there(written):
+def test_the_pictures_of_the_report(written):
     out, _ = written
     names = set(re.findall(r"\]\((.*)\)", (out / "report.md").read_text()))
     assert names == {"samples.png", "reconstructions.png", "learning_curves.png", "nll.png", "active_units.png"}
@@ -213,21 +217,21 @@ def test_pictures_are_there(written):
         assert (out / name).stat().st_size < 1_000_000
 
 
-def test_the_pair_of_the_samples_is_that_of_the_paper(grid):
+def test_the_pair_with_one_layer_and_k_5_is_shown(grid):
     vae, iwae = pictures.best_pair(reported_run.read(grid))
-    assert [(one.title, one.flags.seed) for one in (vae, iwae)] == [
+    assert [(run.title, run.options.seed) for run in (vae, iwae)] == [
         ("VAE, 1 layer, k = 5", 0),
         ("IWAE, 1 layer, k = 5", 0),
     ]
 
 
-def drawn(of_records, function, monkeypatch):
-    """What a function of `figures` is given to draw, and the picture's caption."""
+def drawn(reported_runs, function, monkeypatch):
+    """The arguments of a function of `figures` that draws a picture, and the picture's caption."""
     given = []
     for name in DRAWING:
         keep = given.append if name == function else lambda _: None
         monkeypatch.setattr(figures, name, lambda path, *arguments, keep=keep: keep(arguments))
-    for picture in pictures.report_pictures(of_records, reported_run.groups(of_records)):
+    for picture in pictures.report_pictures(reported_runs, reported_run.group_seeds(reported_runs)):
         if picture.draw:
             before = len(given)
             picture.draw("unused")
@@ -245,9 +249,9 @@ def test_the_points_of_nll_against_k(grid, monkeypatch):
     np.testing.assert_allclose(iwae["sd"], (0.35355339, 0.52041650, np.nan))
     assert (published_iwae["k"], published_iwae["nll"]) == ((1, 5, 50), (86.76, 85.54, 84.78))
     assert published_vae["nll"] == (86.76, 86.47, 86.35)
-    # Of two layers at k = 50 the VAE is unfinished, and the IWAE's NLL is -L_100, which is another quantity.
+    # For two layers at k = 50, the VAE is unfinished, and the NLL of the IWAE is -L_100, which is another quantity.
     assert [(line["k"], line["nll"]) for line in panels["2 layers"][:2]] == [((5,), (85.0,)), ((5,), (84.0,))]
-    assert "NLLs of other than 5,000 samples are left out." in caption
+    assert "NLLs with a number of samples other than 5,000 are left out." in caption
     assert caption.endswith("the picture shows runs 1, 2, 3, 4, 5, 6, 7, 8, 10, 11.")
 
 
@@ -274,7 +278,7 @@ def _state(folder):
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
 
-def test_the_same_again_is_the_same_and_the_runs_are_left_alone(grid, written, tmp_path):
+def test_the_same_command_writes_the_same_and_leaves_the_runs_alone(grid, written, tmp_path):
     before = _state(grid[0].parent)
     write_report(grid, tmp_path / "report", "--json")
     for path in written[0].iterdir():
@@ -282,7 +286,7 @@ def test_the_same_again_is_the_same_and_the_runs_are_left_alone(grid, written, t
     assert _state(grid[0].parent) == before
 
 
-def test_copied_runs_that_cannot_be_written_give_the_same(grid, written, tmp_path, undrawn):
+def test_copied_read_only_runs_give_the_same_report(grid, written, tmp_path, undrawn):
     copies = [shutil.copytree(path, tmp_path / "moved" / path.name) for path in grid]
     paths = [tmp_path / "moved", *(tmp_path / "moved").rglob("*")]
     for path in paths:
@@ -293,15 +297,15 @@ def test_copied_runs_that_cannot_be_written_give_the_same(grid, written, tmp_pat
     finally:
         for path in paths:
             path.chmod(0o755 if path.is_dir() else 0o644)
-    text = (tmp_path / "report" / "report.md").read_text()
+    copied = (tmp_path / "report" / "report.md").read_text()
     originals = (tmp_path / "of originals" / "report.md").read_text()
     moved, unmoved = (markdown.escape(paths[0].parent) for paths in (copies, grid))
-    assert moved in text
-    assert text.replace(moved, unmoved) == originals
+    assert moved in copied
+    assert copied.replace(moved, unmoved) == originals
     assert printed.splitlines()[:-1] == written[1].splitlines()[:-1]
 
 
-def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path, sketched):
+def test_a_new_report_removes_the_pictures_of_the_old_one(grid, tmp_path, sketched):
     out = tmp_path / "report"
     out.mkdir()
     (out / "report.md").write_text("# Report\n\nRuns: 1")
@@ -311,25 +315,25 @@ def test_a_report_over_an_older_one_leaves_no_picture_of_that(grid, tmp_path, sk
         (out / name).write_text("old")
     write_report(grid[11:12], out)
     assert {path.name for path in out.iterdir()} == {"report.md", "learning_curves.png", *own}
-    text = (out / "report.md").read_text()
-    assert "There are no samples" in text
-    assert "No run is evaluated with 5,000 samples." in text
-    assert "Versions" not in text
+    report = (out / "report.md").read_text()
+    assert "There are no samples" in report
+    assert "No run is evaluated with 5,000 samples." in report
+    assert "Versions" not in report
 
 
-def test_a_run_that_has_not_begun_and_one_that_is_trained(tmp_path, sketched):
-    begun = write_run(tmp_path / "a", "--k=5", epochs=0)
+def test_a_run_before_its_first_epoch_and_one_that_is_trained(tmp_path, sketched):
+    started = write_run(tmp_path / "a", "--k=5", epochs=0)
     trained = write_run(tmp_path / "b", "--k=5", "--epochs=2", nll=None)
-    write_report([begun], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "No epoch is finished." in text
-    assert row(table(text, "mnist"), layers="1", k="5", objective="IWAE")["NLL"] == "training, 0 of 100 epochs"
+    write_report([started], tmp_path / "report")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "No epoch is finished." in report
+    assert row(table(report, "mnist"), layers="1", k="5", objective="IWAE")["NLL"] == "training, 0 of 100 epochs"
     write_report([trained], tmp_path / "report")
-    (_, _, one, *_) = table((tmp_path / "report" / "report.md").read_text(), "mnist")
-    assert one["NLL"] == r"trained, not evaluated yet; validation L\_5 -90.00"
+    (_, _, cell, *_) = table((tmp_path / "report" / "report.md").read_text(), "mnist")
+    assert cell["NLL"] == r"trained, not evaluated yet; validation L\_5 -90.00"
 
 
-def test_what_only_some_runs_have_measured(tmp_path, undrawn):
+def test_measurements_that_only_some_runs_have(tmp_path, undrawn):
     flags = ["--khat_images=100", "--binarization_seeds=3", "--train_nll_images=1000", "--nll_samples=200"]
     measured = {
         "k_hat": {"num_images": 100, "threshold": 0.7, "share_above": 0.125},
@@ -339,8 +343,7 @@ def test_what_only_some_runs_have_measured(tmp_path, undrawn):
     }
     path = write_run(tmp_path / "run", *flags, nll=87.0, **measured)
     write_report([path, write_run(tmp_path / "plain", nll=87.0)], tmp_path / "report", "--json")
-    text = (tmp_path / "report" / "report.md").read_text()
-    first, second = table(text, "What stands behind each NLL")
+    first, second = table((tmp_path / "report" / "report.md").read_text(), "Reliability of the NLL")
     shown = {name: first[name] for name in first if not second[name]}
     assert shown == {
         "Pareto k-hat": "12.5% of 100 images above 0.7",
@@ -352,7 +355,7 @@ def test_what_only_some_runs_have_measured(tmp_path, undrawn):
     assert command == f"python -m iwae_tf.main {flags[3]} {flags[0]} {flags[1]} {flags[2]}"
 
 
-def test_all_of_the_data_sets(tmp_path, sketched):
+def test_runs_of_several_data_sets(tmp_path, sketched):
     paths = [
         write_run(tmp_path / "a", "--k=5", nll=86.0, epochs=1, images=False),
         write_run(tmp_path / "b", "--k=5", "--dataset=omniglot28", nll=105.0, data={"image_shape": [28, 28]}),
@@ -360,11 +363,11 @@ def test_all_of_the_data_sets(tmp_path, sketched):
         write_run(tmp_path / "d", "--k=5", "--max_images=50", nll=120.0),
     ]
     write_report(paths, tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
-    headings = re.findall("^## (.*)$", text, re.MULTILINE)
+    report = (tmp_path / "report" / "report.md").read_text()
+    headings = re.findall("^## (.*)$", report, re.MULTILINE)
     assert headings[:3] == ["mnist", "omniglot28", "Other runs"]
-    assert "published" not in table(text, "omniglot28")[0]  # The paper's table is not on record there.
-    assert [one["data set"] for one in table(text, "Other runs")] == ["npz:own.npz", "mnist"]
+    assert "published" not in table(report, "omniglot28")[0]  # `paper.TABLE` has MNIST only.
+    assert [other["data set"] for other in table(report, "Other runs")] == ["npz:own.npz", "mnist"]
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "report.md",
         *(f"{name}.png" for name in ("nll", "nll_2", "active_units", "active_units_2", "learning_curves")),
@@ -372,38 +375,40 @@ def test_all_of_the_data_sets(tmp_path, sketched):
     }
 
 
-HOSTILE = "a|b\n\n# c <script>alert(1)</script> `` ``` *x* [y](javascript:z) \x1b[2J \ud800 ![i](http://w) $a$ \\| &lt;"
+HOSTILE = "a|b\n\n# c <script>alert(1)</script> `` ``` *x* [y](javascript:z) \x1b[2J ![i](http://w) $a$ \\| &lt;"
+# Python's text for a byte in a file name that is not UTF-8.
+NOT_UTF8 = "\udc80"
 
 
-def test_hostile_texts_do_no_harm(tmp_path, undrawn):
-    folder = HOSTILE.replace("/", " ").replace("\ud800", "")
+def test_hostile_texts_are_shown_as_they_are(tmp_path, undrawn):
+    folder = HOSTILE.replace("/", " ") + NOT_UTF8
     paths = [
         write_run(tmp_path / folder, "--dataset=npz:`` ``` |<b>$(rm x);'.npz", nll=50.0, versions={"tf": HOSTILE}),
         write_run(tmp_path / "other", nll=86.0, versions={HOSTILE: "1"}),
     ]
     printed = write_report(paths, tmp_path / "report", "--json")
-    text = (tmp_path / "report" / "report.md").read_text()
-    plain, fence, code = text.partition("\n````\n")  # Longer than the three backticks within.
+    report = (tmp_path / "report" / "report.md").read_text()
+    plain, fence, code = report.partition("\n````\n")  # Longer than the three backticks within.
     assert fence
     assert code.endswith("\n````\n")
     assert code.count("````") == 1
     assert [line[:5] for line in code.splitlines()] == ["# run", "pytho", "# run", "pytho", "````"]
     assert [line for line in plain.splitlines() if line.startswith("# ")] == ["# Report"]
     assert not re.search(r"(?<!\\)[`*$\[]|[<>\x1b]", plain.replace("`--run_dir`", ""))
-    # Each text is in its cell, and read as Markdown it is what it was.
+    # Each text is in its cell, and Markdown shows it unchanged.
     for heading, name in (("Versions", "versions"), ("Commands", "folder")):
-        shown = re.sub(r"\\(.)", r"\1", html.unescape(table(text, heading)[0][name]))
+        shown = re.sub(r"\\(.)", r"\1", html.unescape(table(report, heading)[0][name]))
         assert markdown.printable(folder if name == "folder" else HOSTILE) in shown
-    assert len(table(text, "Versions")) == len(table(text, "Commands")) == 2
-    assert not re.search(r"[\x1b\ud800]", printed)
+    assert len(table(report, "Versions")) == len(table(report, "Commands")) == 2
+    assert not re.search(r"[\x1b\ud800-\udfff]", printed)
     json.loads((tmp_path / "report" / "report.json").read_text())
 
 
-def test_results_that_hold_more_than_they_should(tmp_path, undrawn):
-    more = {"nll": {"mean": 86.0, "stderr": None, "num_samples": 5000, "num_images": 1, "more": float("nan")}}
+def test_unknown_parts_of_results_are_not_shown(tmp_path, undrawn):
+    more = {"nll": {"mean": 86.0, "stderr": None, "num_samples": 5000, "num_images": 1, "more": "text"}}
     path = write_run(tmp_path / "run", nll=86.0)
     results = json.loads((path / "results.json").read_text())
-    results |= more | {"versions": {"a": float("inf"), "b": "2"}, "flags": {"nll_samples": "x", "khat_images": -1}}
+    results |= more | {"versions": {"a": 1.0, "b": "2"}, "flags": {"nll_samples": "x", "khat_images": -1}}
     (path / "results.json").write_text(json.dumps(results))
     write_report([path], tmp_path / "report", "--json")
     shown = json.loads((tmp_path / "report" / "report.json").read_text())["runs"][0]
@@ -414,23 +419,24 @@ def test_results_that_hold_more_than_they_should(tmp_path, undrawn):
 
 @pytest.mark.parametrize(
     ("nll", "num_samples", "units", "bound", "seconds"),
-    [(9e11, 5000, 10**11, -9e11, 9e11), (-9e11, 5000, -(10**11), 9e11, -9e11), (0.0, 0, 0, 0.0, 0.0)],
+    [(9e11, 5000, 10**11, -9e11, 9e11), (-9e11, 5000, 10**11, 9e11, -9e11), (0.0, 0, 0, 0.0, 0.0)],
 )
-def test_results_of_no_training_are_shown_nevertheless(nll, num_samples, units, bound, seconds, tmp_path):
-    """Such as no run leaves, but somebody may write; twice, so that a curve has a length, and a mean a spread."""
+def test_extreme_numbers_are_shown(nll, num_samples, units, bound, seconds, tmp_path):
+    """No run writes them, but they are valid. Two runs, since curves need a length and means a spread."""
     paths = [write_run(tmp_path / str(seed), f"--seed={seed}", nll=nll, units=[units]) for seed in (0, 1)]
     for path in paths:
         run = runs.RunDirectory(path)
         epoch = dict.fromkeys(runs.HISTORY_COLUMNS, bound) | {"seconds": seconds}
         run.write_history([epoch | {"epoch": number} for number in (-1, 0, 0, 7)])
         results = run.read_results()
-        results["nll"] |= {"num_samples": num_samples, "num_images": -1, "stderr": None}
-        run.write_results(results | {"bounds": [], "binarizations": {"seeds": [], "nll": [], "mean": nll, "sd": None}})
+        measured = msgspec.structs.replace(results.nll, num_samples=num_samples, num_images=0, stderr=None)
+        binarizations = Binarizations(seeds=[], nll=[], mean=nll, sd=None)
+        run.write_results(msgspec.structs.replace(results, nll=measured, bounds=[], binarizations=binarizations))
     write_report(paths, tmp_path / "report", "--json")
     rows = table((tmp_path / "report" / "report.md").read_text(), "mnist")
-    one = row(rows, layers="1", k="50", objective="IWAE")
-    assert one["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples else r" (-L\_0)")
-    assert ("difference" in one) == bool(num_samples)
+    cell = row(rows, layers="1", k="50", objective="IWAE")
+    assert cell["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples else r" (-L\_0)")
+    assert ("difference" in cell) == bool(num_samples)
 
 
 def refused(paths, out, *words):
@@ -441,7 +447,7 @@ def refused(paths, out, *words):
     return message
 
 
-def test_a_wrong_folder_is_refused_and_left_alone(grid, tmp_path):
+def test_a_folder_that_is_not_a_report_is_refused_and_left_alone(grid, tmp_path):
     inside = grid[0] / "report"
     assert "lies in the run directory" in refused(grid, inside)
     assert "lies in the run directory" in refused(grid, grid[0])
@@ -451,31 +457,31 @@ def test_a_wrong_folder_is_refused_and_left_alone(grid, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("important")
-    assert "holds something else" in refused(grid[:1], foreign)
+    assert "holds something other than a report" in refused(grid[:1], foreign)
     (foreign / "report.md").write_text("# My own report\n")
-    assert "holds something else" in refused(grid[:1], foreign)
+    assert "holds something other than a report" in refused(grid[:1], foreign)
     assert (foreign / "report.md").read_text() == "# My own report\n"
     assert "is a file" in refused(grid[:1], foreign / "thesis.tex")
     assert "cannot be a folder" in refused(grid[:1], foreign / "thesis.tex" / "report")
     assert "cannot be a folder" in refused(grid[:1], tmp_path / ("x" * 300))
-    assert "names no folder" in refused(grid[:1], "")
+    assert "--out= is empty" in refused(grid[:1], "")
     assert {path.name for path in foreign.iterdir()} == {"thesis.tex", "report.md"}
 
 
-def test_a_folder_in_the_place_of_a_picture_is_refused(grid, tmp_path):
+def test_a_folder_with_the_name_of_a_picture_is_refused(grid, tmp_path):
     (tmp_path / "report.md").write_text("# Report\n\nRuns: 1")
     (tmp_path / "samples.png").mkdir()
-    assert "is a folder, where the report has a file" in refused(grid[:1], tmp_path)
+    assert "is a folder, but the report has a file of this name" in refused(grid[:1], tmp_path)
 
 
-def test_what_is_no_run_is_refused(grid, tmp_path):
+def test_folders_that_are_not_runs_are_refused(grid, tmp_path):
     out = tmp_path / "report"
     assert "No run directory was given" in refused([], out)
     assert "is not a run directory" in refused([tmp_path / "nothing"], out)
     (tmp_path / "file").write_text("")
     assert "is a file" in refused([tmp_path / "file"], out)
     (tmp_path / "folder" / "inner").mkdir(parents=True)
-    assert "holds something else than a run" in refused([*grid, tmp_path / "folder"], out)
+    assert "holds something other than a run" in refused([*grid, tmp_path / "folder"], out)
     assert "ame too long" in refused(["x" * 300], out)
     assert "'nonsense'" in refused(grid, out, "--nonsense")
     assert not out.exists()
@@ -490,6 +496,7 @@ def test_what_is_no_run_is_refused(grid, tmp_path):
         ("flags.txt", "--flagfile=/etc/passwd\n"),
         ("flags.txt", "--k=many\n"),
         ("data.json", "[]"),
+        ("data.json", "{}"),
     ],
 )
 def test_damaged_runs_are_refused(name, content, tmp_path):
@@ -499,9 +506,45 @@ def test_damaged_runs_are_refused(name, content, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
-def test_active_units_of_another_number_of_layers_are_refused(tmp_path):
+def test_active_units_for_another_number_of_layers_are_refused(tmp_path):
     path = write_run(tmp_path / "run", nll=86.0, units=[20, 5])
-    assert "are no active units of 1 layers" in refused([path], tmp_path / "report")
+    message = refused([path], tmp_path / "report")
+    assert "it has 2 counts of active units, but the model has 1 layer;" in message
+    authors = {"per_layer": [20], "authors_code": {"per_layer": [1, 2, 3], "num_images": 9, "num_samples": 7}}
+    path = write_run(tmp_path / "other", nll=86.0, active_units=authors)
+    assert "it has 3 counts of active units" in refused([path], tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"active_units": {"per_layer": [-1]}},
+        {"training": {"epochs": -1, "seconds": 1.0}},
+        {"elbo": float("nan")},
+        {"elbo": 1e12},
+        {"versions": {"a": "\ud800"}},
+    ],
+)
+def test_impossible_results_are_refused(changes, tmp_path):
+    path = write_run(tmp_path / "run", nll=86.0)
+    results = json.loads((path / "results.json").read_text())
+    (path / "results.json").write_text(json.dumps(results | changes))
+    assert "results.json" in refused([path], tmp_path / "report")
+
+
+def test_runs_of_older_versions_are_reported(tmp_path, undrawn):
+    """They have no bounds, quantiles or counts by the authors' code, and do not describe their images."""
+    path = write_run(tmp_path / "run", "--k=5")
+    results = RESULTS | {"data": {}, "training": {"epochs": 100, "seconds": 60.0}}
+    (path / "results.json").write_text(json.dumps(results))
+    write_report([path], tmp_path / "report", "--json")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert row(table(report, "mnist"), layers="1", k="5", objective="IWAE")["NLL"] == "90.50"
+    assert table(report, "Reliability of the NLL") == [
+        {"run": "1: IWAE, 1 layer, k = 5", "all samples": r"90.50 (-L\_5,000)"}
+    ]
+    shown = json.loads((tmp_path / "report" / "report.json").read_text())["runs"][0]["results"]
+    assert shown == {name: value for name, value in results.items() if name != "flags"}
 
 
 @pytest.mark.parametrize(
@@ -525,37 +568,37 @@ def test_damaged_samples_are_left_out(damaged, grid, tmp_path):
 def test_older_runs_have_no_reconstructions(grid, tmp_path):
     vae = shutil.copytree(grid[2], tmp_path / "vae")
     np.savez(vae / "samples.npz", probabilities=np.zeros((4, 28, 28), np.float32))
-    of_records = reported_run.read([vae, grid[3]])
-    first, second, *_ = pictures.report_pictures(of_records, reported_run.groups(of_records))
+    reported_runs = reported_run.read([vae, grid[3]])
+    first, second, *_ = pictures.report_pictures(reported_runs, reported_run.group_seeds(reported_runs))
     assert first.name == "samples.png"
     assert not second.name
-    assert second.caption.startswith("Of run 1 there are no reconstructions")
+    assert second.caption.startswith("Run 1 has no reconstructions")
 
 
-def test_a_run_that_is_named_twice_is_one(grid):
+def test_a_run_that_is_given_twice_is_read_once(grid):
     twice = reported_run.read([grid[0], grid[1], grid[0] / ".." / grid[0].name])
-    assert [record.number for record in twice] == [1, 2]
+    assert [run.number for run in twice] == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("words", "arguments", "together"),
     [
         (["--seed=1"], {}, True),
-        (["--seed=1", "--khat_images=10"], {}, True),  # It measures more, and nothing else.
+        (["--seed=1", "--khat_images=10"], {}, True),  # It only measures more.
         (["--seed=1", "--nll_samples=10"], {}, False),
         (["--seed=1", "--epochs=99"], {}, False),
         (["--seed=1"], {"data": {"sha256": "02"}}, False),
         (["--seed=1"], {"epochs": 7}, False),
         (["--seed=1"], {"nll": None}, False),
-        ([], {}, False),  # The same seed again tells nothing about seeds.
+        ([], {}, False),  # The same seed again says nothing about the spread over seeds.
     ],
 )
-def test_seeds_are_those_of_one_recipe(words, arguments, together, tmp_path):
+def test_only_seeds_of_the_same_recipe_are_grouped(words, arguments, together, tmp_path):
     paths = [
         write_run(tmp_path / "first", nll=86.0, images=False),
         write_run(tmp_path / "second", *words, **{"nll": 87.0, "images": False} | arguments),
     ]
-    groups = reported_run.groups(reported_run.read(paths))
+    groups = reported_run.group_seeds(reported_run.read(paths))
     assert [len(group) for group in groups] == ([2] if together else [1, 1])
 
 
@@ -577,8 +620,8 @@ def test_errors_of_the_command_are_one_line(tmp_path):
     assert done.stderr == f"iwae_tf: {tmp_path / 'nothing'} is not a run directory: it has no flags.txt.\n"
 
 
-def test_the_last_report_is_no_run_to_report_on(tmp_path):
-    """runs/* names it, too."""
+def test_the_last_report_is_not_read_as_a_run(tmp_path):
+    """runs/* may match it."""
     path = write_run(tmp_path / "run", epochs=2)
     out = tmp_path / "report"
     write_report([path], out)

@@ -5,7 +5,7 @@ import pytest
 from fake_runs import write_run
 
 from iwae_tf import paper
-from iwae_tf.experiment import options
+from iwae_tf.experiment import parsing, stored
 from iwae_tf.report import reported_run
 
 FLAGS = [
@@ -14,7 +14,7 @@ FLAGS = [
     ["--schedule=paper", "--stages=5", "--batch_size=20", "--ema_momentum=0"],
     ["--schedule=paper", "--learning_rate=3e-3"],
     ["--latent_dims=64,32,16", "--hidden_dims=64,64;32;16,16,16", "--inference=ladder"],
-    ["--latent_dims= 100, 50", "--hidden_dims=200,200;100,100"],  # The paper's, spelt otherwise.
+    ["--latent_dims= 100, 50", "--hidden_dims=200,200;100,100"],  # The paper's, written differently.
     ["--batch_norm", "--beta_warmup_epochs=20", "--activation=leaky_relu"],
     ["--objective=vr", "--alpha=-inf"],
     ["--objective=vr", "--alpha=-0.1", "--k=3"],
@@ -33,43 +33,46 @@ FLAGS = [
 
 @pytest.mark.parametrize("words", FLAGS, ids=" ".join)
 def test_the_command_repeats_a_run(words):
-    flags = options.parse(["main", *words])
-    program, *given = shlex.split(options.command(flags))[2:]
-    again = options.parse([program, *given])
+    options = parsing.parse(["main", *words])
+    program, *given = shlex.split(stored.command(options))[2:]
+    again = parsing.parse([program, *given])
     assert program == "iwae_tf.main"
-    assert options.run_flags(again) == options.run_flags(flags)
-    assert options.result_flags(again) == options.result_flags(flags)
+    assert stored.run_flags(again) == stored.run_flags(options)
+    assert stored.result_flags(again) == stored.result_flags(options)
 
 
 @pytest.mark.parametrize("words", FLAGS[:-2], ids=" ".join)
-def test_a_record_has_the_flags_of_its_run(words, tmp_path):
+def test_a_reported_run_has_the_options_of_its_run(words, tmp_path):
     evaluation = ["--nll_samples=100", "--khat_images=7", "--train_nll_images=9"]
-    (record,) = reported_run.read([write_run(tmp_path / "run", *words, *evaluation, nll=90.0, images=False)])
-    flags = options.parse(["main", *words, *evaluation])
-    assert options.command(record.flags) == options.command(flags)
-    assert options.result_flags(record.flags) == options.result_flags(flags)
+    (run,) = reported_run.read([write_run(tmp_path / "run", *words, *evaluation, nll=90.0, images=False)])
+    options = parsing.parse(["main", *words, *evaluation])
+    assert stored.command(run.options) == stored.command(options)
+    assert stored.result_flags(run.options) == stored.result_flags(options)
 
 
-def test_the_command_names_what_is_not_by_default_and_nothing_else():
-    assert options.command(options.parse(["main"])) == "python -m iwae_tf.main"
-    flags = options.parse(["main", "--k=5", "--epochs=100", "--batch_norm", "--khat_images=2", "--run_dir=elsewhere"])
-    assert options.command(flags) == "python -m iwae_tf.main --k=5 --batch_norm=True --khat_images=2"
+def test_the_command_has_only_the_flags_that_differ_from_their_default():
+    assert stored.command(parsing.parse(["main"])) == "python -m iwae_tf.main"
+    words = ["--k=5", "--epochs=100", "--batch_norm", "--khat_images=2", "--run_dir=elsewhere"]
+    assert (
+        stored.command(parsing.parse(["main", *words]))
+        == "python -m iwae_tf.main --k=5 --batch_norm=True --khat_images=2"
+    )
 
 
 @pytest.mark.parametrize("value", [-1, 2.0, True, "7", None, [7]])
-def test_evaluation_flags_that_are_none_are_as_by_default(value, tmp_path):
+def test_invalid_evaluation_flags_are_replaced_by_their_default(value, tmp_path):
     path = write_run(tmp_path / "run", nll=90.0, images=False)
     results = json.loads((path / "results.json").read_text())
     results["flags"] |= {"khat_images": value, "train_nll_images": 3}
     (path / "results.json").write_text(json.dumps(results))
-    (record,) = reported_run.read([path])
-    assert (record.flags.khat_images, record.flags.train_nll_images) == (0, 3)
+    (run,) = reported_run.read([path])
+    assert (run.options.khat_images, run.options.train_nll_images) == (0, 3)
 
 
 def test_the_grid_is_the_published_table():
     assert len(reported_run.GRID) == 10
-    of_table = {(dims, k, objective) for _, dims, objective, k in paper.TABLE}
-    assert of_table - set(reported_run.GRID) == {((50,), 1, "vae"), ((100, 50), 1, "vae")}
+    published = {(dims, k, objective) for _, dims, objective, k in paper.TABLE}
+    assert published - set(reported_run.GRID) == {((50,), 1, "vae"), ((100, 50), 1, "vae")}
 
 
 @pytest.mark.parametrize(
@@ -90,19 +93,38 @@ def test_the_grid_is_the_published_table():
     ],
 )
 def test_the_cell_of_a_run(words, cell, tmp_path):
-    (record,) = reported_run.read([write_run(tmp_path / "run", *words, epochs=1)])
-    assert record.cell == cell
+    (run,) = reported_run.read([write_run(tmp_path / "run", *words, epochs=1)])
+    assert run.cell == cell
 
 
-def test_what_differs_between_recipes(tmp_path):
+def test_the_binarization_of_the_images_decides_the_cell(tmp_path):
+    """Images that are binary anyway are not binarised by the flag."""
+    for binarization, cell in (("fixed", None), ("stochastic", ("mnist", (50,), 50, "iwae"))):
+        path = write_run(tmp_path / binarization, epochs=1, data={"binarization": binarization})
+        (run,) = reported_run.read([path])
+        assert run.cell == cell
+
+
+def test_data_json_of_an_older_version_may_lack_fields(tmp_path):
+    path = write_run(tmp_path / "run", epochs=1)
+    (path / "data.json").write_text('{"image_shape": [28, 28]}')
+    (run,) = reported_run.read([path])
+    assert run.data.image_shape == (28, 28)
+    assert run.cell == ("mnist", (50,), 50, "iwae")
+    (path / "data.json").unlink()
+    (run,) = reported_run.read([path])
+    assert run.cell == ("mnist", (50,), 50, "iwae")
+
+
+def test_the_differences_between_recipes(tmp_path):
     paths = [
         write_run(tmp_path / str(i), *words, nll=86.0, images=False)
         for i, words in enumerate(
             (["--epochs=9"], ["--schedule=paper", "--stages=2"], ["--epochs=9", "--batch_size=20"])
         )
     ]
-    first, second, third = reported_run.differences(reported_run.groups(reported_run.read(paths)))
+    first, second, third = reported_run.differences(reported_run.group_seeds(reported_run.read(paths)))
     assert first == "schedule=cosine epochs=9 learning_rate=0.003 batch_size=100"
     assert second == "schedule=paper learning_rate=0.001 batch_size=100 stages=2"
     assert third == "schedule=cosine epochs=9 learning_rate=0.003 batch_size=20"
-    assert reported_run.differences(reported_run.groups(reported_run.read(paths[:1]))) == [""]
+    assert reported_run.differences(reported_run.group_seeds(reported_run.read(paths[:1]))) == [""]

@@ -1,4 +1,4 @@
-"""Whole processes that are killed, asked to stop or out of disk, and started again with the same command."""
+"""Processes that are killed, asked to stop or out of disk space, and started again with the same command."""
 
 import os
 import pathlib
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,16 +18,16 @@ from iwae_tf import main, runs
 from iwae_tf.runs import checkpoints
 from iwae_tf.runtime import files
 
-# Many epochs of few steps: a kill meets every place between two checkpoints.
+# Many epochs of few steps: kills hit every place between two checkpoints.
 FLAGS = ["--k=3", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=500", "--noexport", "--picture_every=3"]
 FLAGS += ["--checkpoint_minutes=0", "--seed=5"]
 
 
-def _start(run_dir, *words, **options):
+def _start(run_dir, *words, **popen_options):
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(iwae_tf.__file__).parent.parent)}
     command = [sys.executable, "-m", "iwae_tf.main", *FLAGS, *words, f"--run_dir={run_dir}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, **pipes, **options)
+    return subprocess.Popen(command, env=environment, **pipes, **popen_options)
 
 
 def _finish(run_dir, *words):
@@ -36,24 +37,24 @@ def _finish(run_dir, *words):
 
 
 def _assert_same(run_dir, whole_dir):
-    """Bit for bit, but for seconds."""
+    """Compares two runs exactly, except for their times."""
     run, whole = runs.RunDirectory(run_dir), runs.RunDirectory(whole_dir)
     last = checkpoints.steps(whole.checkpoints)[-1]
-    found, expected = (files.read_arrays(checkpoints.path(one.checkpoints, last)) for one in (run, whole))
-    assert found.keys() == expected.keys()
+    arrays, expected = (files.read_arrays(checkpoints.path(each.checkpoints, last)) for each in (run, whole))
+    assert arrays.keys() == expected.keys()
     for name in expected.keys() - {"seconds", "history"}:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-    ours, theirs = ([{**row, "seconds": 0} for row in one.read_history()] for one in (run, whole))
-    assert ours == theirs
-    ours, theirs = (files.read_arrays(one.test_log_likelihoods)["log_likelihood"] for one in (run, whole))
-    np.testing.assert_array_equal(ours, theirs)
-    ours, theirs = ({**one.read_results(), "training": None} for one in (run, whole))
-    assert ours == theirs
+        np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
+    rows, expected_rows = ([{**row, "seconds": 0} for row in each.read_history()] for each in (run, whole))
+    assert rows == expected_rows
+    values, expected = (files.read_arrays(each.test_log_likelihoods)["log_likelihood"] for each in (run, whole))
+    np.testing.assert_array_equal(values, expected)
+    results, expected = (msgspec.structs.replace(each.read_results(), training=None) for each in (run, whole))
+    assert results == expected
     assert not run.unfinished_evaluation.exists()
 
 
-def _kill_on_the_way(run_dir, words, kills, seconds, seed=0):
-    """Starts the command and kills it after a random time, again and again; returns how often it was still running."""
+def _kill_repeatedly(run_dir, words, kills, seconds, seed=0):
+    """Starts the command and kills it after a random time, up to `kills` times; returns the number of kills."""
     rng = random.Random(seed)
     for count in range(kills):
         process = _start(run_dir, *words)
@@ -67,20 +68,20 @@ def _kill_on_the_way(run_dir, words, kills, seconds, seed=0):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_random_moments_ends_as_the_uninterrupted_one(tmp_path):
+def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path):
     words = ["--epochs=60", "--max_images=2000"]
     start = time.monotonic()
     _finish(tmp_path / "whole", *words)
     whole = time.monotonic() - start
-    # Starting takes some of it. A try that gets nowhere is a kill, too.
-    kills = _kill_on_the_way(tmp_path / "run", words, kills=12, seconds=(0.05 * whole, 0.4 * whole))
+    # Start-up takes a part of this time. A process that is killed before it makes progress counts as well.
+    kills = _kill_repeatedly(tmp_path / "run", words, kills=12, seconds=(0.05 * whole, 0.4 * whole))
     assert kills >= 5
     _finish(tmp_path / "run", *words)
     _assert_same(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_run_that_is_killed_once_ends_as_the_uninterrupted_one(tmp_path, capsys):
-    """The short form, killed as soon as there is something to continue."""
+def test_a_run_killed_once_ends_as_an_uninterrupted_one(tmp_path, capsys):
+    """The fast version of the test above: one kill, as soon as there is a checkpoint."""
     words = ["--epochs=6", "--max_images=100", "--nojit", "--latent_dims=4", "--hidden_dims=20", "--nll_samples=20"]
     process = _start(tmp_path / "run", *words)
     for line in process.stdout:
@@ -88,7 +89,7 @@ def test_a_run_that_is_killed_once_ends_as_the_uninterrupted_one(tmp_path, capsy
             process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    for name in ("whole", "run"):  # In this process, whose imports are done.
+    for name in ("whole", "run"):  # In this process, which saves the imports.
         main.main(["main", *FLAGS, *words, f"--run_dir={tmp_path / name}"])
     assert "training epochs 1" not in capsys.readouterr().out.split("everything goes to")[-1]
     _assert_same(tmp_path / "run", tmp_path / "whole")
@@ -96,7 +97,7 @@ def test_a_run_that_is_killed_once_ends_as_the_uninterrupted_one(tmp_path, capsy
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_training_and_evaluation_with_their_status(tmp_path, number):
+def test_a_signal_ends_training_or_evaluation_with_its_exit_status(tmp_path, number):
     words = ["--epochs=20", "--max_images=2000", "--nll_samples=5000"]
     _finish(tmp_path / "whole", *words)
     for beginning in ("epoch  5/20", "800 of 2,000", "1,400 of 2,000"):
@@ -107,23 +108,24 @@ def test_signals_end_training_and_evaluation_with_their_status(tmp_path, number)
         _, err = process.communicate()
         assert process.returncode == 128 + number, err
         assert err.splitlines()[-1] == (
-            f"iwae_tf: ended by {number.name}; what was done is saved, the same command continues"
+            f"iwae_tf: stopped by {number.name}; the work so far is saved, the same command continues"
         )
     assert (tmp_path / "run" / "unfinished_evaluation.npz").exists()
-    assert "1,4" in _finish(tmp_path / "run", *words).split("test images were evaluated before")[0].splitlines()[-1]
+    before, _ = _finish(tmp_path / "run", *words).split("test images were measured before")
+    assert "1,4" in before.splitlines()[-1]
     _assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 def _small_files():
-    """No file grows over 200 kB, as on a disk that is full then; the signal is replaced by the error."""
+    """Limits files to 200 kB, which acts like a full disk: writing fails with an error, as the signal is ignored."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_with_one_line_and_the_last_checkpoint_intact(tmp_path):
+def test_a_full_disk_ends_the_run_with_one_line_and_keeps_the_last_checkpoint(tmp_path):
     words = ["--schedule=paper", "--max_images=100"]
-    # The length of the average depends on that of the training, so both grow.
+    # The average depends on the length of the training, so both runs are extended in the same way.
     for folder, stages in (("whole", 1), ("whole", 2), ("run", 1)):
         _finish(tmp_path / folder, *words, f"--stages={stages}")
     before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}

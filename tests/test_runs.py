@@ -4,24 +4,17 @@ import pathlib
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
+from absl import flags as absl_flags
+from fake_runs import RESULTS
 
 from iwae_tf import runs
 from iwae_tf.errors import UserError
 from iwae_tf.runtime import files
 
 FLAGS = {"k": "5", "stages": "3"}
-RESULTS = {
-    "nll": {"mean": 90.5, "stderr": None, "num_samples": 5000, "num_images": 1},
-    "elbo": -92.0,
-    "iwae_bound": {"k": 5, "mean": -91},
-    "active_units": {"per_layer": [25]},
-    "data": {"binarization": "stochastic"},
-    "training": {"epochs": 3, "seconds": 1.5},
-    "flags": {},
-    "versions": {},
-}
 
 
 @pytest.fixture
@@ -32,19 +25,59 @@ def run(tmp_path):
     return run
 
 
+def results(**changes):
+    return msgspec.convert(RESULTS | changes, runs.Results)
+
+
 def test_claiming_writes_a_flagfile_and_may_be_repeated(run):
-    assert run.flags.read_text() == "--k=5\n--stages=3\n"
+    assert run.flags.read_text() == "# iwae_tf run, format 2\n--k=5\n--stages=3\n"
     run.claim(FLAGS)
     assert run.read_flags() == FLAGS
 
 
-def test_other_flags_are_refused_with_the_differences(run):
-    with pytest.raises(UserError, match=r"other flags \(--k=5 there, 6 here\)"):
+def test_absl_reads_the_flagfile(run):
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_integer("k", 1, "", flag_values=values)
+    absl_flags.DEFINE_string("stages", "", "", flag_values=values)
+    assert values(["program", f"--flagfile={run.flags}"]) == ["program"]
+    assert (values.k, values.stages) == (5, "3")
+
+
+@pytest.mark.parametrize("number", ["3", "10", "9" * 5000])
+def test_a_later_format_is_refused(run, number):
+    run.flags.write_text(f"# iwae_tf run, format {number}\n--k=5\n")
+    for refuse in (run.read_flags, lambda: run.check(FLAGS), lambda: run.claim(FLAGS, overwrite=True)):
+        with pytest.raises(UserError, match="later version of iwae_tf .*update iwae_tf"):
+            refuse()
+    assert run.flags.read_text().endswith("--k=5\n")
+
+
+@pytest.mark.parametrize("first_line", ["", "# iwae_tf run, format 1\n", "# a comment\n"])
+def test_earlier_formats_are_read_and_updated(run, first_line):
+    run.flags.write_text(f"{first_line}--k=5\n--stages=3\n")
+    assert run.read_flags() == FLAGS
+    run.claim(FLAGS)
+    assert run.flags.read_text().startswith("# iwae_tf run, format 2\n")
+
+
+def test_settings_that_an_older_run_does_not_know_have_the_value_from_before(tmp_path, run):
+    newer = runs.RunDirectory(run.path, before={"beta": "1.0", "k": "7"})
+    newer.check({**FLAGS, "beta": "1.0"})
+    with pytest.raises(UserError, match=r"other settings \(beta is 1.0 there and 2.0 here\)"):
+        newer.check({**FLAGS, "beta": "2.0"})
+    with pytest.raises(UserError, match=r"other settings \(gamma is \(not set\) there and 3 here\)"):
+        newer.check({**FLAGS, "beta": "1.0", "gamma": "3"})
+    with pytest.raises(UserError, match=r"k is 5 there and 7 here"):
+        newer.check({**FLAGS, "k": "7"})
+
+
+def test_other_settings_are_refused_with_the_differences(run):
+    with pytest.raises(UserError, match=r"other settings \(k is 5 there and 6 here\)"):
         run.claim({**FLAGS, "k": "6"})
     assert run.read_flags() == FLAGS
 
 
-def test_before_anything_is_trained_the_flags_may_change(run):
+def test_settings_may_change_before_anything_is_trained(run):
     run.checkpoints.rmdir()
     run.claim({**FLAGS, "k": "6"})
     assert run.read_flags()["k"] == "6"
@@ -53,34 +86,62 @@ def test_before_anything_is_trained_the_flags_may_change(run):
 def test_stages_may_grow_but_not_shrink(run):
     run.claim({**FLAGS, "stages": "4"})
     assert run.read_flags()["stages"] == "4"
-    with pytest.raises(UserError, match="--stages=4 there, 3 here"):
+    with pytest.raises(UserError, match="stages is 4 there and 3 here"):
         run.claim(FLAGS)
 
 
-DATA = {"image_shape": [3, 4], "sha256": "0123"}
+@pytest.mark.parametrize("stages", ["", "-1", "\N{SUPERSCRIPT TWO}", "9" * 5000])
+def test_stages_that_are_not_a_number_are_refused(run, stages):
+    run.flags.write_text(f"--k=5\n--stages={stages}\n")
+    with pytest.raises(UserError, match="other settings"):
+        run.claim(FLAGS)
+
+
+DATA = runs.DataDescription(image_shape=(3, 4), sha256="0123")
+OTHER_DATA = runs.DataDescription(image_shape=(3, 4), sha256="4567")
 
 
 def test_other_images_are_refused_once_something_is_trained(run):
     run.claim(FLAGS, data=DATA)
-    run.claim(FLAGS, data={**DATA, "sha256": "4567"})
-    assert run.read_data()["sha256"] == "4567"
+    run.claim(FLAGS, data=OTHER_DATA)
+    assert run.read_data().sha256 == "4567"
     (run.checkpoints / "ckpt-1.npz").touch()
-    run.claim(FLAGS, data={**DATA, "sha256": "4567"})
-    with pytest.raises(UserError, match=r"trained on other images \(sha256 4567 there, 0123 here\)"):
+    run.claim(FLAGS, data=OTHER_DATA)
+    with pytest.raises(UserError, match=r"trained on other images \(sha256 is 4567 there and 0123 here\)"):
         run.claim(FLAGS, data=DATA)
-    assert run.read_data()["sha256"] == "4567"
+    assert run.read_data().sha256 == "4567"
     run.data.write_text("damaged")
     run.claim(FLAGS, overwrite=True, data=DATA)
     assert run.read_data() == DATA
 
 
-def test_what_the_images_are_has_to_be_on_record(run):
+def test_fields_that_data_json_lacks_are_not_compared(run):
+    """Older versions did not write all of them."""
+    (run.checkpoints / "ckpt-1.npz").touch()
+    run.data.write_text('{"image_shape": [3, 4], "sha256": "0123"}')
+    data = runs.DataDescription(binarization="fixed", image_shape=(3, 4), num_duplicates=7, sha256="0123")
+    run.claim(FLAGS, data=data)
+    assert run.read_data() == data
+    run.data.write_text('{"image_shape": [4, 3], "num_images": {"train": 5}}')
+    with pytest.raises(UserError, match=r"other images \(image_shape is \(4, 3\) there and \(3, 4\) here\)"):
+        run.claim(FLAGS, data=data)
+    assert run.read_data().num_images == {"train": 5}
+    assert run.read_data().sha256 is msgspec.UNSET
+    run.data.unlink()
+    run.claim(FLAGS, data=data)
+    assert run.read_data() == data
+
+
+def test_a_missing_or_damaged_data_json_is_refused(run):
     with pytest.raises(UserError, match="has no data.json"):
         run.read_data()
     for damaged in ("{}", '{"image_shape": null}', '{"image_shape": [0, 3]}', "[]"):
         run.data.write_text(damaged)
-        with pytest.raises(UserError, match="Cannot read .*data.json"):
+        with pytest.raises(UserError, match="data.json is damaged.*remove it"):
             run.read_data()
+    run.data.write_text("{")
+    with pytest.raises(UserError, match="Cannot read .*data.json .*remove it"):
+        run.read_data()
 
 
 def test_the_folder_of_the_data_may_move(run):
@@ -90,23 +151,37 @@ def test_the_folder_of_the_data_may_move(run):
 
 
 def test_overwriting_removes_the_run_and_nothing_else(run):
-    run.write_results(RESULTS)
+    run.write_results(results())
+    run.gradients.write_text("{}")
     run.figures.mkdir()
+    (run.figures / "gradients.png").touch()
     (run.path / "notes.txt").write_text("mine")
     run.claim({"k": "6"}, overwrite=True)
     assert sorted(path.name for path in run.path.iterdir()) == ["flags.txt", "notes.txt"]
     assert run.read_flags() == {"k": "6"}
 
 
+def test_further_training_removes_what_describes_the_earlier_model(run):
+    run.write_results(results())
+    run.gradients.write_text("{}")
+    run.unfinished_evaluation.touch()
+    run.figures.mkdir()
+    for name in ("gradients.png", "bounds.png"):
+        (run.figures / name).touch()
+    run.discard_results()
+    assert sorted(path.name for path in run.path.rglob("*")) == ["bounds.png", "checkpoints", "figures", "flags.txt"]
+    run.discard_results()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds something other than a run"):
         runs.RunDirectory(tmp_path).claim(FLAGS, overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to the run directory"):
         runs.RunDirectory(tmp_path / "file" / "run").claim(FLAGS)
@@ -114,9 +189,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         runs.RunDirectory(tmp_path / "file").claim(FLAGS)
 
 
-def test_damaged_files_are_named(run, tmp_path):
+def test_damaged_files_are_refused_by_name(run, tmp_path):
+    huge = json.dumps({**RESULTS, "elbo": 1e12})
     nested = json.dumps({**RESULTS, "nll": {**RESULTS["nll"], "mean": "90.5"}})
-    for damaged in ("{", "{}", "[]", "3", "[" * 100_000, nested, json.dumps({**RESULTS, "elbo": True})):
+    for damaged in ("{", "{}", "[]", "3", "[" * 100_000, nested, json.dumps({**RESULTS, "elbo": True}), huge):
         run.results.write_text(damaged)
         with pytest.raises(UserError, match="results.json .*remove it to evaluate again"):
             run.read_results()
@@ -139,20 +215,32 @@ def test_history_is_read_as_it_was_written(run):
 
 def test_results_must_be_finite(run):
     with pytest.raises(ValueError, match="JSON"):
-        run.write_results({"nll": float("nan")})
+        run.write_results(msgspec.structs.replace(results(), elbo=float("nan")))
     assert run.read_results() is None
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(run, monkeypatch):
-    run.write_results(RESULTS)
+def test_results_are_read_as_they_were_written(run):
+    quantiles = {"mean": 9.0, "1%": 1.25, "10%": 2.5, "50%": 7.5, "90%": 20.0}
+    written = results(effective_sample_size=quantiles, versions={"iwae_tf": "1", "python": 3})
+    run.write_results(written)
+    read = run.read_results()
+    assert read == written
+    assert (read.nll.mean, read.nll.stderr, read.effective_sample_size.percent_50) == (90.5, None, 7.5)
+    assert read.largest_weight is read.active_units.authors_code is msgspec.UNSET
+    assert read.package_versions == {"iwae_tf": "1"}
+    assert json.loads(run.results.read_text())["effective_sample_size"] == quantiles
+
+
+def test_a_failed_write_leaves_the_old_results_and_no_other_file(run, monkeypatch):
+    run.write_results(results())
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        run.write_results({**RESULTS, "elbo": 2.0})
-    assert run.read_results() == RESULTS
+        run.write_results(results(elbo=2.0))
+    assert run.read_results() == results()
     assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "flags.txt", "results.json"]
 
 
@@ -162,16 +250,16 @@ def test_arrays_are_written_without_pickles(run):
         np.testing.assert_array_equal(arrays["probabilities"], [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
 
 
-def test_a_second_process_is_refused_and_a_dead_one_forgotten(run):
-    """The lock is the first process's as long as it lives."""
+def test_a_second_process_is_refused_until_the_first_one_ends(run):
+    """However the first one ends."""
     code = f"from iwae_tf import runs; runs.RunDirectory({str(run.path)!r}).claim({FLAGS!r})"
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "UserError: Another process works in" in second.stderr
+    assert "UserError: Another process is working in" in second.stderr
     run.release()
     holder = subprocess.Popen([sys.executable, "-c", f"{code}; print(flush=True); import time; time.sleep(60)"],
         stdout=subprocess.PIPE)  # fmt: skip
     holder.stdout.readline()
-    with pytest.raises(UserError, match="Another process works in"):
+    with pytest.raises(UserError, match="Another process is working in"):
         run.claim(FLAGS)
     holder.kill()
     holder.wait()
@@ -180,9 +268,9 @@ def test_a_second_process_is_refused_and_a_dead_one_forgotten(run):
         run.claim(FLAGS)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "figures/samples.png", "results.json", "pruned"])
+@pytest.mark.parametrize("name", ["checkpoints", "figures/samples.png", "results.json", "gradients.json", "pruned"])
 def test_symbolic_links_are_refused(run, tmp_path, name):
-    """By them a run directory from elsewhere could have us write or remove elsewhere."""
+    """With them, a run directory from elsewhere could make us write or remove files in other folders."""
     run.checkpoints.rmdir()
     run.figures.mkdir()
     (tmp_path / "mine").mkdir()
@@ -203,20 +291,21 @@ def test_symbolic_links_are_refused(run, tmp_path, name):
         ("flags.txt", pathlib.Path.mkdir),
         ("history.csv", pathlib.Path.mkdir),
         ("results.json", os.mkfifo),
+        ("gradients.json", pathlib.Path.mkdir),
     ],
 )
-def test_entries_that_no_run_leaves_are_refused(tmp_path, name, make):
+def test_entries_of_the_wrong_kind_are_refused(tmp_path, name, make):
     run = runs.RunDirectory(tmp_path)
     run.claim(FLAGS)
     run.flags.unlink()
     make(tmp_path / name)
     for refuse in (lambda: run.claim(FLAGS), lambda: run.claim(FLAGS, overwrite=True), run.read_flags):
-        with pytest.raises(UserError, match=f"{name} is no f"):
+        with pytest.raises(UserError, match=f"{name} is not a f"):
             refuse()
 
 
-def test_what_a_killed_write_left_is_removed_and_hinders_nobody(tmp_path):
-    """The first file of a run was being written."""
+def test_leftovers_of_killed_writes_are_removed(tmp_path):
+    """Even those of the first file of a run."""
     run = runs.RunDirectory(tmp_path)
     (tmp_path / ".flags.txt.0a1b").write_text("--k")
     run.claim(FLAGS)
@@ -227,7 +316,7 @@ def test_what_a_killed_write_left_is_removed_and_hinders_nobody(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "flags.txt"]
 
 
-def test_the_pruned_model_goes_with_the_model_that_it_comes_from(run):
+def test_the_pruned_model_is_removed_with_the_model_that_it_comes_from(run):
     for remove in (run.discard_results, run.discard_pruned, lambda: run.claim(FLAGS, overwrite=True)):
         (run.pruned / "saved_model").mkdir(parents=True)
         (run.pruned / "pruned.json").touch()
@@ -236,7 +325,7 @@ def test_the_pruned_model_goes_with_the_model_that_it_comes_from(run):
 
 
 def test_overwriting_never_leaves_a_run_without_its_flags(run, monkeypatch):
-    """Ended at any moment, it can be done again, whatever else the folder holds."""
+    """Interrupted at any moment, it can be repeated, whatever else the folder holds."""
     (run.path / "notes.txt").write_text("mine")
 
     def killed(*_):

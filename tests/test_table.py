@@ -1,14 +1,12 @@
 """The table on cells so small that they are trained in seconds."""
 
 import pathlib
-import re
 
 import pytest
 
 from iwae_tf import main, runs, table
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import options, summary
-from iwae_tf.runtime import progress
+from iwae_tf.experiment import parsing, stored, summary
 
 COMMON = ["--max_images=40", "--batch_size=20", "--hidden_dims=5", "--latent_dims=3", "--nll_samples=10", "--nojit"]
 CELLS = {"mnist_a": ["--k=3", "--epochs=2", "--first_epochs=1"], "mnist_b": ["--k=1", "--epochs=2"]}
@@ -25,15 +23,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_cells_are_trained_shortest_first_and_finished_ones_left_alone(folder, capsys):
+def test_cells_are_trained_shortest_first_and_finished_ones_are_skipped(folder, capsys):
     table.run_table(["table"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "cells, shortest first: mnist_b, mnist_a"
-    notes = [line for line in lines if line.startswith("table: cell")]
-    assert (
-        notes[0] == "table: cell 1 of 2, mnist_b; 0% of all is done; the time left will be known after the first epoch"
-    )
-    assert re.fullmatch(r"table: cell 2 of 2, mnist_a; [1-9]\d?% of all is done, \d+ s left", notes[1])
+    assert lines[0] == "cells: mnist_b, mnist_a"
+    titles = [line for line in lines if line.startswith("cell ")]
+    assert titles == ["cell 1 of 2, mnist_b", "cell 2 of 2, mnist_a"]
     assert lines[-1] == f"the report is {pathlib.Path('runs/table/report/report.md')}"
     first = {name: runs.RunDirectory(f"runs/table/{name}_seed0").results for name in CELLS}
     written = {name: path.stat().st_mtime_ns for name, path in first.items()}
@@ -72,9 +67,9 @@ def test_some_cells_with_further_flags_make_a_set_of_their_own(folder, monkeypat
 def test_a_damaged_cell_does_not_stop_the_others(folder, capsys, monkeypatch):
     called = []
     monkeypatch.setattr(main, "main", called.append)
-    flags = table._cells(["table"])[0].flags
-    with runs.RunDirectory(flags.run_dir) as run:
-        run.claim(options.run_flags(flags), data={"image_shape": [28, 28]})
+    options = table._cells(["table"])[0].options
+    with runs.RunDirectory(options.run_dir) as run:
+        run.claim(stored.run_flags(options), data=runs.DataDescription(image_shape=(28, 28)))
         run.results.write_text("{")
         run.history.write_text("{")
     with pytest.raises(UserError, match="mnist_b failed"):
@@ -87,11 +82,11 @@ def test_a_damaged_cell_does_not_stop_the_others(folder, capsys, monkeypatch):
     ("words", "message"),
     [
         (["--strategy=multi_worker"], "is for single runs"),
-        (["mnist_c"], "'mnist_c' is no cell; give some of mnist_a, mnist_b, omniglot28_a"),
-        (["--seed", "2"], "'2' is no cell"),
+        (["mnist_c"], "'mnist_c' is not a cell; give some of mnist_a, mnist_b, omniglot28_a"),
+        (["--seed", "2"], "'2' is not a cell"),
         (["--epochs=none"], "epochs"),
-        (["--run_dir=here"], "--run_dir=here has no meaning for a whole table"),
-        (["--overwrite"], "--overwrite has no meaning"),
+        (["--run_dir=here"], "--run_dir=here cannot be used for a whole table"),
+        (["--overwrite"], "--overwrite cannot be used"),
     ],
 )
 def test_bad_words_are_refused_before_anything_is_trained(folder, words, message):
@@ -102,7 +97,7 @@ def test_bad_words_are_refused_before_anything_is_trained(folder, words, message
 
 def test_a_flagfile_of_ones_own_cannot_overwrite_either(folder):
     (folder / "own.flags").write_text("--overwrite")
-    with pytest.raises(UserError, match="--overwrite has no meaning"):
+    with pytest.raises(UserError, match="--overwrite cannot be used"):
         table.run_table(["table", f"--flagfile={folder / 'own.flags'}"])
 
 
@@ -110,19 +105,19 @@ def test_run_directories_of_something_else_are_refused_at_once(folder):
     path = pathlib.Path("runs/table/mnist_a_seed0")
     path.mkdir(parents=True)
     (path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds something other"):
         table.run_table(["table"])
     assert not pathlib.Path("runs/table/mnist_b_seed0").exists()
 
 
-def test_the_work_of_a_cell_is_that_of_its_epochs_and_its_evaluation():
-    def work(*words):
-        return table._work(options.parse(["main", *words]))
+def test_the_samples_of_a_cell_are_those_of_its_epochs():
+    def num_samples(*words):
+        argv = ["main", *words]
+        return table.Cell("cell", argv, parsing.parse(argv)).num_samples
 
-    plain, first = work("--k=5", "--epochs=4"), work("--k=5", "--epochs=4", "--first_epochs=2")
-    assert plain - first == pytest.approx(2 * 4)  # Two epochs with 4 samples less.
-    assert work("--k=50", "--epochs=9") > work("--k=50", "--epochs=9", "--gradient_estimator=resampled") > plain
-    assert work("--k=5", "--epochs=4", "--latent_dims=100,50") > plain
+    assert num_samples("--k=5", "--epochs=4") == 20
+    assert num_samples("--k=5", "--epochs=4", "--first_epochs=2") == 12
+    assert num_samples("--k=5", "--epochs=4", "--latent_dims=100,50") == 40
 
 
 def test_the_tables_flagfiles_are_the_cells_of_the_paper():
@@ -131,15 +126,5 @@ def test_the_tables_flagfiles_are_the_cells_of_the_paper():
     names = sorted(path.name for path in (flags / "table").glob("*.flags"))
     assert names == sorted(path.name for path in (flags / "paper").glob("*.flags"))
     for name in names:
-        ours, papers = (options.parse(["main", f"--flagfile={flags / kind / name}"]) for kind in ("table", "paper"))
+        ours, papers = (parsing.parse(["main", f"--flagfile={flags / kind / name}"]) for kind in ("table", "paper"))
         assert summary.cell(ours, "stochastic") == summary.cell(papers, "stochastic") is not None
-
-
-def test_notes_come_between_lines_of_progress_and_not_too_often(capsys):
-    line = progress.StatusLine()
-    with progress.noting(lambda: "whole", seconds=0.0):
-        line.keep("a part")
-    with progress.noting(lambda: "whole", seconds=60.0):
-        line.keep("a part")
-    line.keep("the end")
-    assert capsys.readouterr().out.splitlines() == ["a part", "whole", "a part", "the end"]

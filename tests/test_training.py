@@ -10,7 +10,8 @@ from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
 from iwae_tf.runs import checkpoints
 from iwae_tf.runtime import files, signals
-from iwae_tf.training import batches, events, history, loop
+from iwae_tf.training import batches, events, loop
+from iwae_tf.training.history import History
 
 EVENT = 12
 
@@ -27,7 +28,7 @@ def images():
 
 
 def _model(num_samples=3, latent_dims=(4,), hidden_dims=((6,),), **kwargs):
-    """Most tests do with one stochastic layer, of which a graph is traced sooner."""
+    """A model with one stochastic layer, unless told otherwise: its graph is traced faster."""
     inference, generative = networks.paper_networks(EVENT, latent_dims, hidden_dims, seed=1)
     return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=num_samples, seed=2, **kwargs)
 
@@ -39,7 +40,7 @@ def _run(path):
 
 
 def _plan(**kwargs):
-    """Most tests do without XLA, whose compilation is most of their time."""
+    """A plan without XLA, unless told otherwise: compiling would take most of a test's time."""
     defaults = {"epochs": 4, "batch_size": 10, "learning_rate": 1e-2, "picture_every": 2, "jit": False}
     return training.Plan(**{**defaults, **kwargs})
 
@@ -50,25 +51,25 @@ def _deep_model():
 
 @pytest.fixture(scope="module")
 def trained(images, tmp_path_factory):
-    """An uninterrupted run: its model, run directory and record."""
+    """An uninterrupted run: its model, its run directory and what `train` returned."""
     run, model = _run(tmp_path_factory.mktemp("trained")), _deep_model()
     return model, run, training.train(model, images, _plan(), run)
 
 
-def test_training_raises_the_bound_and_leaves_a_record(trained):
-    _, run, record = trained
+def test_training_increases_the_bound_and_writes_the_history(trained):
+    _, run, result = trained
     rows = run.read_history()
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["step"] for row in rows] == [6, 12, 18, 24]
     assert rows[-1]["train_iwae_bound"] > rows[0]["train_iwae_bound"] + 0.1
     assert all(row["train_iwae_bound"] > row["train_elbo"] for row in rows)
     assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(rows))
-    assert (record["steps"], record["epochs"], record["resumed"]) == (24, 4, False)
+    assert (result.steps, result.epochs, result.resumed) == (24, 4, False)
 
 
 @pytest.mark.parametrize("jit", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_compiled_steps_are_the_plain_steps(images, jit):
-    """An eager loop over train_step on the same random numbers has the same learning curve and weights."""
+def test_compiled_steps_equal_eager_steps(images, jit):
+    """An eager loop over train_step with the same random numbers gives the same metrics and weights."""
     plain, fast = _deep_model(), _deep_model()
     training.prepare(plain, _plan(), steps_per_epoch=6)
     training.prepare(fast, _plan(jit=jit), steps_per_epoch=6)
@@ -89,7 +90,7 @@ def test_compiled_steps_are_the_plain_steps(images, jit):
 
 
 class _Stop:
-    """Asks a training to stop after its n-th question, as a signal between two calls does."""
+    """Replaces `signals.received`: the n-th call reports a signal."""
 
     def __init__(self, after):
         self._left = after
@@ -100,10 +101,10 @@ class _Stop:
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images, tmp_path, monkeypatch, jit):
-    """Bit for bit: weights, averages, optimizer, metrics, history and the points of all curves.
+def test_an_interrupted_run_ends_with_the_same_bits_as_an_uninterrupted_one(images, tmp_path, monkeypatch, jit):
+    """Compares weights, averages, optimizer, metrics, history and the points of all curves.
 
-    Without XLA one thread computes each sum here, whose order therefore does not change.
+    Without XLA, tensors as small as these are summed by one thread, so the order of the sums is fixed.
     """
     monkeypatch.setattr(events, "STEPS_PER_POINT", 3)
     monkeypatch.setattr(loop, "_steps_per_call", lambda *_: 2)
@@ -111,43 +112,43 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_the_uninterrupted_one(images
     whole, whole_run = _deep_model(), _run(tmp_path / "whole")
     training.train(whole, images, plan, whole_run)
     run = _run(tmp_path / "run")
-    # An epoch of six steps asks after two, four and six.
+    # An epoch of six steps calls it after two, four and six steps.
     for after in (1, 2, 2):
         with monkeypatch.context() as patch:
             patch.setattr(signals, "received", _Stop(after))
             with pytest.raises(signals.Interrupted):
                 training.train(_deep_model(), images, plan, run)
-    # A row whose checkpoint is not there, as a kill between the two leaves it, is cut off.
+    # A process that is killed between the two writes leaves a row without a checkpoint; the row is removed.
     run.write_history([*run.read_history(), {**run.read_history()[-1], "epoch": 9.0}])
     resumed = _deep_model()
-    assert training.train(resumed, images, plan, run)["resumed"]
+    assert training.train(resumed, images, plan, run).resumed
     last = f"ckpt-{4 * 6}.npz"
     expected = files.read_arrays(whole_run.checkpoints / last)
-    found = files.read_arrays(run.checkpoints / last)
-    assert found.keys() == expected.keys()
+    arrays = files.read_arrays(run.checkpoints / last)
+    assert arrays.keys() == expected.keys()
     for name in expected.keys() - {"seconds", "history"}:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
     for variable, value in zip(resumed.trainable_variables, whole.trainable_variables, strict=True):
         np.testing.assert_array_equal(variable, value)
     for row, expected_row in zip(run.read_history(), whole_run.read_history(), strict=True):
         assert {**row, "seconds": 0.0} == {**expected_row, "seconds": 0.0}
     for name in ("train_events", "validation_events"):
-        expected, found = (_read_events(getattr(one, name)) for one in (whole_run, run))
-        assert found.keys() == expected.keys()
+        expected, curves = (_read_events(getattr(directory, name)) for directory in (whole_run, run))
+        assert curves.keys() == expected.keys()
         for tag, points in expected.items():
-            # A repeated step carries the identical value.
-            assert set(found[tag]) == set(points), tag
+            # Steps may be repeated, with identical values.
+            assert set(curves[tag]) == set(points), tag
 
 
-def test_the_first_epochs_are_those_of_a_model_with_fewer_samples(images, tmp_path):
-    """The learning rate is constant there; validation has the model's own number of samples all the time."""
-    few, own, then = _model(num_samples=1), _model(num_samples=3), _model(num_samples=3)
+def test_the_first_epochs_equal_those_of_a_model_with_fewer_samples(images, tmp_path):
+    """Their learning rate is constant; validation always uses the model's own number of samples."""
+    one_sample, three_samples, switching = _model(num_samples=1), _model(num_samples=3), _model(num_samples=3)
     histories = []
-    for model, first_epochs in ((few, 3), (own, 3), (then, 2)):
+    for model, first_epochs in ((one_sample, 3), (three_samples, 3), (switching, 2)):
         run = _run(tmp_path / str(len(histories)))
         training.train(model, images, _plan(ema_momentum=0.0, epochs=3, first_epochs=first_epochs), run)
         histories.append(run.read_history())
-    for weight, expected in zip(own.trainable_variables, few.trainable_variables, strict=True):
+    for weight, expected in zip(three_samples.trainable_variables, one_sample.trainable_variables, strict=True):
         np.testing.assert_array_equal(weight, expected)
     for row, other in zip(histories[1], histories[0], strict=True):
         assert row["train_iwae_bound"] == row["train_elbo"] == other["train_elbo"]
@@ -158,120 +159,121 @@ def test_the_first_epochs_are_those_of_a_model_with_fewer_samples(images, tmp_pa
     assert histories[2][2]["learning_rate"] == pytest.approx(1e-4)
 
 
-def test_a_checkpoint_within_an_epoch_when_it_is_time_to(images, tmp_path, monkeypatch):
+def test_a_checkpoint_is_written_within_an_epoch_after_checkpoint_minutes(images, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_steps_per_call", lambda *_: 4)
     run = _run(tmp_path)
     training.train(_model(), images, _plan(epochs=1, checkpoint_minutes=0.0), run)
     assert checkpoints.steps(run.checkpoints) == [4, 6]
 
 
-def test_a_finished_training_is_only_restored(images, trained):
+def test_a_finished_run_is_restored_and_not_trained(images, trained):
     whole, run, _ = trained
-    events = sorted(run.train_events.iterdir())
-    again = _deep_model()
-    record = training.train(again, images, _plan(), run)
-    assert (record["steps"], record["resumed"]) == (24, False)
-    assert record["seconds"] == pytest.approx(run.read_history()[-1]["seconds"], abs=1.0)
-    assert sorted(run.train_events.iterdir()) == events
-    for variable, expected in zip(again.trainable_variables, whole.trainable_variables, strict=True):
+    event_files = sorted(run.train_events.iterdir())
+    restored = _deep_model()
+    result = training.train(restored, images, _plan(), run)
+    assert (result.steps, result.resumed) == (24, False)
+    assert result.seconds == pytest.approx(run.read_history()[-1]["seconds"], abs=1.0)
+    assert sorted(run.train_events.iterdir()) == event_files
+    for variable, expected in zip(restored.trainable_variables, whole.trainable_variables, strict=True):
         np.testing.assert_array_equal(variable, expected)
 
 
-def test_the_weights_afterwards_are_the_average(images, tmp_path):
-    """With one step an epoch the average can be followed."""
+def test_the_final_weights_are_the_averages(images, tmp_path):
+    """With one step per epoch, the average can be computed here."""
     plan = _plan(batch_size=60, ema_momentum=0.5, epochs=20, picture_every=20)
     run, model = _run(tmp_path), _model()
     training.prepare(model, plan, steps_per_epoch=1)
     averages = None
-    for _ in training.train_epochs(model, images, plan, run, history.History()):
+    for _ in training.train_epochs(model, images, plan, run, History()):
         raw = [variable.numpy() for variable in model.trainable_variables]
         averages = raw if averages is None else [0.5 * (a + b) for a, b in zip(averages, raw, strict=True)]
-    again = _model()
-    training.train(again, images, plan, run)
-    for variable, average, last in zip(again.trainable_variables, averages, raw, strict=True):
+    restored = _model()
+    training.train(restored, images, plan, run)
+    for variable, average, last in zip(restored.trainable_variables, averages, raw, strict=True):
         np.testing.assert_allclose(variable, average, atol=1e-6)
         assert np.any(variable.numpy() != last)
 
 
-def test_without_averaging_the_weights_are_the_last_ones(images, tmp_path):
+def test_without_averaging_the_final_weights_are_the_last_ones(images, tmp_path):
     plan = _plan(ema_momentum=0.0, epochs=1)
     run, model = _run(tmp_path), _model()
     training.train(model, images, plan, run)
-    again = _model()
-    training.prepare(again, plan)
-    training.restore(again, run)
-    assert again.num_steps == 6
-    for variable, expected in zip(again.trainable_variables, model.trainable_variables, strict=True):
+    restored = _model()
+    training.prepare(restored, plan)
+    training.restore(restored, run)
+    assert restored.num_steps == 6
+    for variable, expected in zip(restored.trainable_variables, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(variable, expected)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(images, tmp_path, capsys):
-    """And the training goes on from there, to the same end."""
+def test_training_continues_from_the_checkpoint_before_a_damaged_one(images, tmp_path, capsys):
     plan, run = _plan(epochs=3), _run(tmp_path)
     training.train(_model(), images, plan, run)
     last = run.checkpoints / "ckpt-18.npz"
     whole = last.read_bytes()
     last.write_bytes(whole[:1000])
     model = _model()
-    assert training.train(model, images, plan, run)["resumed"]
-    assert "ckpt-18.npz is damaged; trying the one before" in capsys.readouterr().err
+    assert training.train(model, images, plan, run).resumed
+    assert "ckpt-18.npz is damaged; trying the previous one" in capsys.readouterr().err
     assert len(run.read_history()) == 3
     assert len(last.read_bytes()) == len(whole)
 
 
-def test_a_short_training_averages_over_a_tenth_of_it():
+def test_a_short_training_run_averages_over_a_tenth_of_its_steps():
     def momentum(steps):
         adam = training.Plan(epochs=1, ema_momentum=0.999).optimizer(steps)
-        assert adam.use_ema  # The variables in a checkpoint do not depend on the length of the training.
+        assert adam.use_ema  # The variables in a checkpoint must not depend on the length of the training.
         return adam.ema_momentum
 
     assert [momentum(steps) for steps in (5, 1000, 10_000, 100_000)] == [0.0, 0.99, 0.999, 0.999]
 
 
-def test_the_papers_adam():
+def test_the_optimizer_is_the_papers_adam():
     adam = _plan(adam_epsilon=1e-4).optimizer(steps_per_epoch=6)
     assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.9, 0.999, 1e-4)
     with pytest.raises(ValueError, match="must be one of cosine, paper"):
         _plan(schedule="constant")
 
 
-def test_what_cannot_be_trained_is_refused(images, tmp_path):
-    with pytest.raises(UserError, match="--batch_size=65 is more than the 64 training images"):
+def test_a_batch_larger_than_the_training_split_is_refused(images, tmp_path):
+    with pytest.raises(UserError, match="^batch_size=65 is more than the 64 training images; use a smaller batch_size"):
         training.train(_model(), images, _plan(batch_size=65), _run(tmp_path))
+
+
+def test_restoring_without_a_checkpoint_is_refused(images, tmp_path):
     with pytest.raises(UserError, match="has no checkpoint"):
         training.train(_model(), images, _plan(), _run(tmp_path / "empty"), continue_training=False)
 
 
 def test_a_bound_that_is_not_finite_stops_the_run(images, tmp_path):
-    """It says in which step, and the checkpoint that it names is from before and finite."""
+    """The error names the step, and a checkpoint from before it, which is finite."""
     run = _run(tmp_path)
-    broken = r"step \d+ \(the bound is -?(nan|inf).*\); nothing was saved yet; .*--clip_norm"
-    with pytest.raises(UserError, match=broken):
+    message = r"in step \d+ the bound is -?(nan|inf).*; nothing was saved yet; .* clip_norm"
+    with pytest.raises(UserError, match=message):
         training.train(_model(), images, _plan(learning_rate=1e9, ema_momentum=0.0), run)
     training.train(_model(), images, _plan(epochs=1), run)
     model = _model()
     training.prepare(model, _plan())
-    record = training.restore(model, run)
+    history = training.restore(model, run)
     model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.nan))
-    with pytest.raises(
-        UserError, match=r"step 7 \(the bound is nan; not finite in the gradient of .* more\); .*ckpt-6"
-    ):
-        list(training.train_epochs(model, images, _plan(), run, record))
+    message = r"in step 7 the bound is nan and \d+ gradients are not finite \(the first is of .*\); .*ckpt-6"
+    with pytest.raises(UserError, match=message):
+        list(training.train_epochs(model, images, _plan(), run, history))
     restored = _prepared()
     assert len(training.restore(restored, run).rows) == 1
     assert all(np.all(np.isfinite(weight)) for weight in restored.weights)
 
 
-def test_a_last_step_that_goes_wrong_is_not_saved(images, tmp_path):
-    """Its weights are seen in the validation."""
+def test_a_bad_last_step_is_not_saved(images, tmp_path):
+    """The validation finds that its weights are not finite."""
     run = _run(tmp_path)
-    with pytest.raises(UserError, match=r"Training broke: (step 1|.* after step 1\b).*; nothing was saved yet"):
+    with pytest.raises(UserError, match=r"Training failed: (in step 1\b|.* after step 1\b).*; nothing was saved yet"):
         training.train(_model(), images, _plan(batch_size=60, learning_rate=1e30, ema_momentum=0.0), run)
     assert checkpoints.steps(run.checkpoints) == []
 
 
 def test_a_gradient_that_is_not_finite_is_named(images, tmp_path, monkeypatch):
-    """The bound of its step is still finite; that of the next is not."""
+    """The bound of the same step is still finite; that of the next step is not."""
     model = _prepared()
     gradients = model.gradients
 
@@ -282,8 +284,8 @@ def test_a_gradient_that_is_not_finite_is_named(images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(model, "gradients", overflowing)
     name = model.trainable_variables[0].path
-    with pytest.raises(UserError, match=rf"step 4 \(the bound is -\d.*; not finite in the gradient of {name}\)"):
-        list(training.train_epochs(model, images, _plan(), _run(tmp_path), history.History()))
+    with pytest.raises(UserError, match=rf"in step 4 the bound is -\d.* and the gradient of {name} is not finite;"):
+        list(training.train_epochs(model, images, _plan(), _run(tmp_path), History()))
 
 
 def _prepared():
@@ -293,7 +295,7 @@ def _prepared():
 
 
 def test_clipping_scales_all_gradients_together(images):
-    """Adam's first step does not depend on their size, but its first moment does."""
+    """Adam's first step does not depend on the size of the gradients, but its first moment does."""
     plain, clipped = _model(), _model()
     training.prepare(plain, _plan())
     training.prepare(clipped, _plan(clip_norm=1e-3))
@@ -309,11 +311,11 @@ PICTURES = ("samples", "reconstructions")
 
 
 def _read_events(folder):
-    """tag -> [(step, value)]; that of pictures is their bytes."""
+    """Returns tag -> [(step, value)]; the value of a picture is its bytes."""
     events = {}
     for file in sorted(folder.iterdir()):
-        for record in tf.data.TFRecordDataset(str(file)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
+        for line in tf.data.TFRecordDataset(str(file)):
+            event = tf.compat.v1.Event.FromString(line.numpy())
             for value in event.summary.value:
                 content = tf.make_ndarray(value.tensor).tolist()
                 events.setdefault(value.tag, []).append(
@@ -342,8 +344,8 @@ def test_event_files(trained):
     )
 
 
-def test_points_of_the_training_curve_within_an_epoch(images, tmp_path, monkeypatch):
-    """Points every 2 steps of 6: each the mean of its own steps, so that their mean is the epoch's."""
+def test_training_curves_have_points_within_an_epoch(images, tmp_path, monkeypatch):
+    """A point every 2 of 6 steps: each is the mean of its own steps, so their mean is the epoch's."""
     monkeypatch.setattr(events, "STEPS_PER_POINT", 2)
     run = _run(tmp_path)
     training.train(_model(), images, _plan(epochs=1), run)
@@ -353,7 +355,7 @@ def test_points_of_the_training_curve_within_an_epoch(images, tmp_path, monkeypa
     assert mean == pytest.approx(run.read_history()[0]["train_elbo"], rel=1e-5)
 
 
-def test_every_epoch_has_its_own_order_and_each_image_once():
+def test_every_epoch_has_a_different_order_with_each_image_at_most_once():
     orders = [batches.epoch_order(64, _plan(), 2, epoch).numpy() for epoch in range(2)]
     for order in orders:
         assert order.shape == (6, 10)

@@ -1,4 +1,4 @@
-"""More than one replica: in one process, and in worker processes on this machine."""
+"""Several replicas: in one process, and in worker processes on this machine."""
 
 import contextlib
 import json
@@ -16,13 +16,13 @@ import pytest
 import iwae_tf
 from iwae_tf import main, runs
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import cluster, options
+from iwae_tf.experiment import cluster, parsing
 from iwae_tf.runtime import files
 
 FLAGS = ["--k=3", "--epochs=3", "--max_images=120", "--batch_size=20", "--latent_dims=4,2", "--nll_samples=20"]
 FLAGS += ["--hidden_dims=20;10", "--noexport", "--picture_every=3", "--gradient_estimator=resampled", "--resampled=2"]
-# Two halves of a batch are summed in another order than the whole: a rounding of 2^-24 of each sum, a hundredfold of
-# which is left after 18 steps. Other noise moves the bounds by whole nats.
+# Two halves of a batch are summed in a different order than the whole batch. The rounding errors of 2^-24 per sum grow
+# about a hundredfold in 18 steps; different noise would change the bounds by whole nats.
 ROUNDING = 1e-5
 
 
@@ -33,20 +33,19 @@ def _start(run_dir, *words, config):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _start_workers(run_dir, *words, of_second=()):
-    """Starts two workers; the second has a run directory of its own, as on another machine."""
+def _start_workers(run_dir, *words, second_words=()):
+    """Starts two workers; the second has a different run directory, as on another machine."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    cluster = {"worker": addresses}
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
     return [
-        _start(folder, *words, *own, "--strategy=multi_worker", config={"cluster": cluster, "task": _task(index)})
-        for index, (folder, own) in enumerate(((run_dir, ()), (f"{run_dir}_elsewhere", of_second)))
+        _start(folder, *words, *more, "--strategy=multi_worker", config=_config(addresses, index))
+        for index, (folder, more) in enumerate(((run_dir, ()), (f"{run_dir}_elsewhere", second_words)))
     ]
 
 
-def _task(index):
-    return {"type": "worker", "index": index}
+def _config(addresses, index, kind="worker"):
+    return {"cluster": {kind: addresses}, "task": {"type": kind, "index": index}}
 
 
 def _finish(*processes):
@@ -57,11 +56,11 @@ def _finish(*processes):
 
 
 def _assert_same(run_dir, other_dir):
-    """The same learning curve and the same log-likelihoods, up to roundings."""
+    """Compares the learning curves and the log-likelihoods of two runs, up to rounding errors."""
     _assert_same_history(run_dir, other_dir)
     run, other = runs.RunDirectory(run_dir), runs.RunDirectory(other_dir)
-    ours, theirs = (files.read_arrays(one.test_log_likelihoods)["log_likelihood"] for one in (run, other))
-    np.testing.assert_allclose(ours, theirs, rtol=10 * ROUNDING)
+    values, expected = (files.read_arrays(each.test_log_likelihoods)["log_likelihood"] for each in (run, other))
+    np.testing.assert_allclose(values, expected, rtol=10 * ROUNDING)
 
 
 def _assert_same_history(run_dir, other_dir):
@@ -72,31 +71,31 @@ def _assert_same_history(run_dir, other_dir):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run directory of one process."""
+    """The run directory of a single process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     main.main(["main", *FLAGS, "--nojit", f"--run_dir={folder}"])
     return folder
 
 
-def test_two_workers_train_and_evaluate_as_one_process(alone, tmp_path):
+def test_two_workers_give_the_results_of_one_process(alone, tmp_path):
     chief, worker = _finish(*_start_workers(tmp_path / "run"))
-    assert "2 worker(s); without XLA" in chief
+    assert "2 workers, without XLA" in chief
     assert "worker 2 of 2" in worker
     assert not (tmp_path / "run_elsewhere").exists()
     _assert_same(tmp_path / "run", alone)
 
 
 @pytest.mark.slow
-def test_workers_with_other_flags_are_refused(tmp_path):
-    for worker in _start_workers(tmp_path / "run", of_second=["--seed=7"]):
+def test_workers_with_different_flags_are_refused(tmp_path):
+    for worker in _start_workers(tmp_path / "run", second_words=["--seed=7"]):
         _, err = worker.communicate(timeout=300)
         assert worker.returncode == 1
-        assert err == "iwae_tf: The workers have different flags or images: give all of them the same.\n"
+        assert err == "iwae_tf: The workers have different flags or images: start all of them with the same.\n"
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_two_workers_start_from_a_trained_model(alone, tmp_path):
+def test_two_workers_can_start_from_a_trained_model(alone, tmp_path):
     words = ["--init_from", str(alone), "--epochs=1", "--noevaluate"]
     main.main(["main", *FLAGS, *words, "--nojit", f"--run_dir={tmp_path / 'alone'}"])
     _finish(*_start_workers(tmp_path / "run", *words))
@@ -104,11 +103,11 @@ def test_two_workers_start_from_a_trained_model(alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_for_the_others_can_be_ended(tmp_path):
+def test_a_worker_that_waits_for_the_others_can_be_interrupted(tmp_path):
     first, second = _start_workers(tmp_path / "run")
     second.kill()
     assert first.stdout.readline().startswith("waiting for all of 127.0.0.1:")
-    time.sleep(8.0)  # By then it waits within TensorFlow.
+    time.sleep(8.0)  # It is waiting inside TensorFlow by then.
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=30)
     assert first.returncode == -signal.SIGINT
@@ -117,10 +116,10 @@ def test_a_worker_that_waits_for_the_others_can_be_ended(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_is_lost_is_reported_and_the_run_continues(alone, tmp_path, number):
+def test_a_lost_worker_is_reported_and_the_run_can_be_continued(alone, tmp_path, number):
     chief, worker = _start_workers(tmp_path / "run")
     for line in worker.stdout:
-        if line.startswith("epoch 2/3"):  # The chief has saved the first by then.
+        if line.startswith("epoch 2/3"):  # The chief has saved the first epoch by then.
             worker.send_signal(number)
     _, err = chief.communicate(timeout=300)
     worker.communicate(timeout=300)
@@ -129,7 +128,7 @@ def test_a_worker_that_is_lost_is_reported_and_the_run_continues(alone, tmp_path
         assert err.startswith("iwae_tf: Another worker was lost")
         assert err.count("\n") == 1
     else:
-        # All stop at the same step.
+        # All workers stop at the same step.
         assert (chief.returncode, worker.returncode) == (128 + number, 128 + number), err
     chief, _ = _finish(*_start_workers(tmp_path / "run"))
     assert "training epochs 1" not in chief
@@ -142,27 +141,28 @@ import numpy as np
 import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from iwae_tf import experiment, options, runs, training
+from iwae_tf import runs, training
+from iwae_tf.experiment import build, parsing, stored
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-flags = options.parse(["main", *sys.argv[1:]])
-images, data = experiment.images(flags)
+options = parsing.parse(["main", *sys.argv[1:]])
+images, data = build.load_images(options)
 with strategy.scope():
-    model = experiment.model(flags, images.image_shape, images.train_mean)
-run = runs.RunDirectory(flags.run_dir)
-run.claim(options.run_flags(flags), data=data)
-training.train(model, images, experiment.plan(flags), run)
+    model = build.build_model(options, images.image_shape, images.train_mean)
+run = runs.RunDirectory(options.run_dir)
+run.claim(stored.run_flags(options), data=data)
+training.train(model, images, build.build_plan(options), run)
 """
 
 
 @pytest.mark.slow
-def test_two_replicas_in_one_process_train_as_one(alone, tmp_path):
+def test_two_replicas_in_one_process_train_like_one(alone, tmp_path):
     words = [*FLAGS, "--strategy=mirrored", f"--run_dir={tmp_path / 'run'}"]
     subprocess.run([sys.executable, "-c", MIRRORED, *words], check=True, capture_output=True, timeout=300)
     _assert_same_history(tmp_path / "run", alone)
 
 
 @pytest.mark.slow
-def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
+def test_the_mirrored_strategy_without_gpus_has_one_replica(alone, tmp_path):
     main.main(["main", *FLAGS, "--strategy=mirrored", f"--run_dir={tmp_path / 'run'}"])
     _assert_same(tmp_path / "run", alone)
 
@@ -173,23 +173,23 @@ def test_mirrored_on_a_machine_without_gpus_is_one_replica(alone, tmp_path):
         (None, "needs the environment variable TF_CONFIG, such as"),
         ("{", "needs the environment variable TF_CONFIG"),
         ("[" * 100_000, "RecursionError"),
-        ({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 1}}, "index is none"),
-        ({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": False}}, "index is none"),
-        ({"cluster": {"worker": ["localhost"]}, "task": {"type": "worker", "index": 0}}, "no list of host:port"),
-        ({"cluster": {"worker": ["24003"]}, "task": {"type": "worker", "index": 0}}, "no list of host:port"),
-        ({"cluster": {"worker": ["localhost:1"] * 2}, "task": {"type": "worker", "index": 0}}, "named twice"),
-        ({"cluster": {"chief": ["localhost:1"]}, "task": {"type": "chief", "index": 0}}, "of type worker only"),
+        (_config(["localhost:1"], 1), "index is not that of a worker"),
+        (_config(["localhost:1"], False), "index is not that of a worker"),
+        (_config(["localhost"], 0), "not a list of host:port"),
+        (_config(["24003"], 0), "not a list of host:port"),
+        (_config(["localhost:1"] * 2, 0), "listed twice"),
+        (_config(["localhost:1"], 0, kind="chief"), "only tasks of type worker"),
     ],
 )
-def test_without_a_cluster_there_is_no_strategy(config, message, monkeypatch):
+def test_an_invalid_tf_config_is_refused(config, message, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config:
         monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
     with pytest.raises(UserError, match=message):
-        cluster.strategy(options.parse(["main", "--strategy=multi_worker"]))
+        cluster.strategy(parsing.parse(["main", "--strategy=multi_worker"]))
 
 
 @pytest.mark.parametrize("word", ["--batch_norm", "--clip_norm=1"])
-def test_what_would_be_each_replicas_own_is_refused(word):
-    with pytest.raises(UserError, match="each replica's own under --strategy=mirrored"):
-        options.parse(["main", "--strategy=mirrored", word])
+def test_flags_that_each_replica_would_apply_separately_are_refused(word):
+    with pytest.raises(UserError, match="Under --strategy=mirrored each replica would apply --.* separately"):
+        parsing.parse(["main", "--strategy=mirrored", word])

@@ -1,14 +1,14 @@
-"""Batches of one compiled shape."""
+"""Batches with one shape, so that a function is compiled only once."""
 
 import numpy as np
 import tensorflow as tf
 
-# Images in one compiled call, which so lasts less than a second.
+# The number of images in one compiled call, which then takes less than a second.
 IMAGES_PER_CALL = 20
 
 
-def full_batch(images, start):
-    """Returns (size, batch): the last batch is filled up to the one compiled shape with its last image."""
+def full_batch(images: np.ndarray, start: int) -> tuple[int, tf.Tensor]:
+    """Returns (size, batch) from image `start` on; a shorter last batch is padded with copies of its last image."""
     batch = images[start : start + IMAGES_PER_CALL]
-    filling = np.repeat(batch[-1:], IMAGES_PER_CALL - len(batch), axis=0)
-    return len(batch), tf.constant(np.concatenate([batch, filling]))
+    padding = np.repeat(batch[-1:], IMAGES_PER_CALL - len(batch), axis=0)
+    return len(batch), tf.constant(np.concatenate([batch, padding]))

@@ -5,24 +5,27 @@
 [1]: Tom Rainforth et al. Tighter Variational Bounds are Not Necessarily Better. arXiv:1802.04537.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import estimators, noise
+from iwae_tf import estimators, models, noise
 
 _NETWORKS = ("inference", "generative")
 
 
 class Moments(NamedTuple):
-    """What the draws of one estimator tell about one network's gradient.
+    """Statistics of the gradient of one network from the draws of one estimator.
 
     Attributes:
-      bias_t: t statistic of the bias along the standard gradient's mean, from paired draws; None for the standard one.
-      relative_bias: that bias over the standard gradient's mean along the same direction.
-      variance: variance of a parameter's gradient, averaged over the parameters.
-      signal_to_noise: |mean| / standard deviation of a parameter's gradient, averaged over the parameters.
+      bias_t: the t statistic of the bias along the mean of the standard gradient, from paired draws; None for the
+        standard estimator.
+      relative_bias: the bias divided by the mean of the standard gradient, both along that direction; None for the
+        standard estimator.
+      variance: the variance of a parameter's gradient, averaged over the parameters.
+      signal_to_noise: |mean| / standard deviation of a parameter's gradient, averaged over the parameters [1].
     """
 
     bias_t: float | None
@@ -31,14 +34,16 @@ class Moments(NamedTuple):
     signal_to_noise: float
 
 
-def measure(model, names, x, draws, seed=0):
-    """Measures estimators of one model's gradient against the standard one, all on the same samples.
+def measure(
+    model: models.ImportanceWeightedAutoencoder, names: Sequence[str], x: np.ndarray, draws: int, seed: int = 0
+) -> dict[str, dict[str, Moments]]:
+    """Compares gradient estimators of one model with the standard estimator, all on the same samples.
 
     Args:
       model: a built `ImportanceWeightedAutoencoder`.
-      names: from `estimators.GRADIENT_ESTIMATORS`, which the model's objective and networks admit.
+      names: keys of `estimators.GRADIENT_ESTIMATORS` that are compatible with the model.
       x: float array [batch, event].
-      draws: how many gradients to draw of each.
+      draws: the number of gradients to draw from each estimator.
       seed: seed of the draws.
 
     Returns:
@@ -49,28 +54,28 @@ def measure(model, names, x, draws, seed=0):
 
     @tf.function(jit_compile=model.jit_compile)
     def draw(key):
-        """For each network [estimators, parameters]."""
-        eps = model.draw_noise(model.num_samples, len(x), key)
-        own = noise.fold_in(key, 1)
-        gradients = [estimators.GRADIENT_ESTIMATORS[name](model, x, eps, 1.0, own)[1] for name in names]
-        return [tf.stack([_flat(model, network, one) for one in gradients]) for network in _NETWORKS]
+        """Returns the gradients of each network, [estimators, parameters]."""
+        epsilon = model.draw_epsilon(model.num_samples, len(x), key)
+        estimator_key = noise.fold_in(key, 1)
+        gradients = [estimators.GRADIENT_ESTIMATORS[name](model, x, epsilon, 1.0, estimator_key)[1] for name in names]
+        return [tf.stack([_flat(model, network, values) for values in gradients]) for network in _NETWORKS]
 
-    def drawn(purpose, count):
+    def draw_all(purpose, count):
         for i in range(count):
-            yield [part.numpy().astype(np.float64) for part in draw(noise.key(seed, purpose, i))]
+            yield [gradients.numpy().astype(np.float64) for gradients in draw(noise.key(seed, purpose, i))]
 
-    # A quarter as many draws of their own tell the direction along which biases are looked for.
-    standard = [[of_network[0] for of_network in parts] for parts in drawn("direction", draws // 4)]
-    sums = [_Sums(np.mean(of_network, axis=0)) for of_network in zip(*standard, strict=True)]
-    for parts in drawn("gradients", draws):
-        for of_network, gradients in zip(sums, parts, strict=True):
-            of_network.add(gradients)
-    measured = {network: of_network.moments() for network, of_network in zip(_NETWORKS, sums, strict=True)}
-    return {name: {network: measured[network][i] for network in _NETWORKS} for i, name in enumerate(names)}
+    # The bias is measured along the mean of separate draws, a quarter as many.
+    standard = [[gradients[0] for gradients in networks] for networks in draw_all("direction", draws // 4)]
+    sums = [_Sums(np.mean(gradients, axis=0)) for gradients in zip(*standard, strict=True)]
+    for networks in draw_all("gradients", draws):
+        for network_sums, gradients in zip(sums, networks, strict=True):
+            network_sums.add(gradients)
+    moments = {network: network_sums.moments() for network, network_sums in zip(_NETWORKS, sums, strict=True)}
+    return {name: {network: moments[network][i] for network in _NETWORKS} for i, name in enumerate(names)}
 
 
 class _Sums:
-    """Sums over the draws of one network's gradients, the standard estimator's first."""
+    """Sums over the draws of the gradients of one network; the standard estimator comes first."""
 
     def __init__(self, direction):
         self._direction = direction
@@ -78,7 +83,7 @@ class _Sums:
         self._projected = []
 
     def add(self, gradients):
-        """Adds a draw, [estimators, parameters]."""
+        """Adds one draw, [estimators, parameters]."""
         self._sum = self._sum + gradients
         self._sum_of_squares = self._sum_of_squares + gradients**2
         self._projected.append((gradients - gradients[0]) @ self._direction)
@@ -90,9 +95,9 @@ class _Sums:
         variance = np.maximum(self._sum_of_squares / draws - mean**2, 0.0) * draws / (draws - 1)
         squared_length = self._direction @ self._direction
         bias = np.mean(self._projected, axis=0)
-        # Both lengths are along a direction from other draws: no noise of theirs is squared.
+        # The direction comes from separate draws, so the noise of these draws is not squared.
         length = mean[0] @ self._direction
-        # Rounding alone makes differences where two estimators agree.
+        # Where two estimators agree, rounding still causes small differences.
         stderr = np.maximum(np.std(self._projected, axis=0, ddof=1) / np.sqrt(draws), 1e-5 * squared_length)
         return [
             Moments(
@@ -111,8 +116,8 @@ def _signal_to_noise(mean, variance):
 
 
 def _flat(model, network, gradients):
-    """One network's gradient as a vector; weights that serve both are in both."""
-    own = {id(variable) for variable in getattr(model, network).trainable_variables}
+    """The gradient of one network as a vector; it includes weights that both networks share."""
+    ids = {id(variable) for variable in getattr(model, network).trainable_variables}
     return tf.concat(
-        [tf.reshape(g, [-1]) for v, g in zip(model.trainable_variables, gradients, strict=True) if id(v) in own], axis=0
+        [tf.reshape(g, [-1]) for v, g in zip(model.trainable_variables, gradients, strict=True) if id(v) in ids], axis=0
     )

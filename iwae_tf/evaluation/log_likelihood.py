@@ -1,4 +1,4 @@
-"""Streaming estimates of log p(x) by importance sampling: L_5000 and the bounds on the way to it.
+"""Streaming estimates of log p(x) by importance sampling: L_5000, and L_k for smaller k from the same samples.
 
 #### References
 
@@ -7,28 +7,30 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import noise
+from iwae_tf import models, noise
 from iwae_tf.evaluation import batches, pareto
+from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.runtime import distribute, signals
 
 # The noise is keyed by image and block of samples, so this number is part of the definition of the random numbers.
 BLOCK = 500
-# Blocks that pass through the networks at once. 1,000 rows do best on a CPU, whose cache holds the activations.
+# Blocks that pass through the networks at once. 1,000 rows are fastest on a CPU: its cache holds the activations.
 _CHUNK_BLOCKS = 2
 
 
 class ImageBounds(NamedTuple):
-    """Estimates for each image, in nats where not said otherwise.
+    """Estimates for each image, in nats unless stated otherwise.
 
     Attributes:
       bounds: the bound of each requested range of samples, [num_ranges, batch].
       elbo: the mean log-weight of all samples, [batch].
-      effective_sample_size: 1 / sum_i w~_i^2 of all samples, a number from 1 to theirs, [batch].
+      effective_sample_size: 1 / sum_i w~_i^2 of all samples, a number from 1 to their number, [batch].
       largest: the largest normalized log-weights log w~_i of all samples, descending, [batch, num_largest].
     """
 
@@ -38,29 +40,37 @@ class ImageBounds(NamedTuple):
     largest: tf.Tensor
 
 
-def importance_bounds(model, x, image_ids, ranges, key, num_largest=1, chunk_blocks=_CHUNK_BLOCKS):
+def importance_bounds(
+    model: models.ImportanceWeightedAutoencoder,
+    x: tf.Tensor,
+    image_ids: tf.Tensor,
+    ranges: tf.Tensor | Sequence[Sequence[int]],
+    key: tf.Tensor,
+    num_largest: int = 1,
+    chunk_blocks: int = _CHUNK_BLOCKS,
+) -> ImageBounds:
     """Estimates bounds of each image from several parts of one stream of samples.
 
-    The log-weights are drawn in chunks and folded into running logsumexps: memory depends neither on the number of
+    The log-weights are drawn in chunks and added to running logsumexps, so memory depends neither on the number of
     samples nor on the number of images. L_k for several k uses the ranges 0 ... k.
 
     Args:
-      model: has `draw_noise(num_samples, batch_size, key)` and `log_weight_terms(x, noise)`.
+      model: has `draw_epsilon(num_samples, batch_size, key)` and `log_weight_terms(x, epsilon)`.
       x: float tensor [batch, event].
-      image_ids: int32 [batch]; with `key` they determine the noise, so the value of an image does not depend on the
-        batch in which it stands.
+      image_ids: int32 [batch]; with `key` they determine the noise, so the value of an image does not depend on its
+        batch.
       ranges: int32 [num_ranges, 2], the first sample of each bound and the one after its last; samples up to the
         largest are drawn. L_k with k = 5,000 is the paper's estimate of log p(x).
       key: int32 [2], see `noise.key`.
-      num_largest: how many of the largest log-weights to return, at most all that are drawn.
-      chunk_blocks: how many blocks of `BLOCK` samples are in a chunk; it changes the speed, not the values.
+      num_largest: the number of largest log-weights to return, at most all that are drawn.
+      chunk_blocks: the number of blocks of `BLOCK` samples in a chunk; it changes the speed, not the values.
 
     Returns:
       An `ImageBounds`.
     """
     ranges = tf.convert_to_tensor(ranges, tf.int32)
     batch = tf.shape(x)[0]
-    shapes = (ranges.shape[:1], [], [], [num_largest])
+    shapes: tuple = (ranges.shape[:1], [], [], [num_largest])
     columns = [tf.TensorArray(tf.float32, batch, element_shape=shape) for shape in shapes]
 
     def one_image(i, *columns):
@@ -78,9 +88,9 @@ def _stream(model, x, ranges, image_key, num_largest, chunk_blocks):
     total = tf.reduce_max(ranges)
 
     def one_chunk(first_block, log_sums, log_sum, log_sum_of_squares, largest, weight_sum):
-        blocks = [model.draw_noise(BLOCK, 1, noise.fold_in(image_key, first_block + i)) for i in range(chunk_blocks)]
-        eps = [tf.concat(layer, axis=0) for layer in zip(*blocks, strict=True)]
-        log_weights = model.log_weight_terms(x, eps).log_weights[:, 0]
+        blocks = [model.draw_epsilon(BLOCK, 1, noise.fold_in(image_key, first_block + i)) for i in range(chunk_blocks)]
+        epsilon = [tf.concat(layer, axis=0) for layer in zip(*blocks, strict=True)]
+        log_weights = model.log_weight_terms(x, epsilon).log_weights[:, 0]
         index = first_block * BLOCK + tf.range(chunk_blocks * BLOCK)
         in_ranges = (index >= ranges[:, :1]) & (index < ranges[:, 1:])
         drawn = tf.where(index < total, log_weights, -math.inf)
@@ -106,7 +116,7 @@ def _stream(model, x, ranges, image_key, num_largest, chunk_blocks):
 
 
 def _largest(log_weights, count):
-    """The largest of log_weights [n], descending, [count]; a sort, which costs more than one maximum."""
+    """The largest of log_weights [n], descending, [count]; more than one needs a sort, which is slower."""
     if count == 1:
         return tf.reduce_max(log_weights, keepdims=True)
     return tf.math.top_k(log_weights, count).values
@@ -117,134 +127,92 @@ def _add(log_sum, log_weights):
     return tf.reduce_logsumexp([log_sum, tf.reduce_logsumexp(log_weights, axis=-1)], axis=0)
 
 
-class SplitBounds:
-    """Estimates for every image of a split, or of its beginning.
+def evaluate_images(
+    model: models.ImportanceWeightedAutoencoder,
+    images: np.ndarray,
+    num_samples: int,
+    seed: int = 0,
+    num_k_hats: int = 0,
+    report: Callable[[Estimates], None] | None = None,
+    begun: Estimates | None = None,
+) -> Estimates:
+    """Estimates log p(x) of every image with `num_samples` importance samples.
 
     Args:
-      num_samples: those of the estimate of log p(x), n.
-      k: the model's own number of samples.
-      values: float64 [rows, num_images], or None for no image.
-
-    Attributes:
-      counts: the numbers of samples of the curve of L_k: powers of ten and their fives up to n, k and n.
-      values: as above.
-    """
-
-    def __init__(self, num_samples, k, values=None):
-        powers = [digit * 10**exponent for exponent in range(len(str(num_samples))) for digit in (1, 5)]
-        self.num_samples, self.k = num_samples, k
-        self.counts = sorted({*(count for count in powers if count < num_samples), k, num_samples})
-        self.values = np.zeros([len(self.counts) + 6, 0]) if values is None else values
-
-    @property
-    def ranges(self):
-        """The `ranges` of `importance_bounds`: those of the curve, and both halves of the n samples."""
-        half = max(1, self.num_samples // 2)
-        return [*((0, count) for count in self.counts), (0, half), (min(half, self.num_samples - 1), self.num_samples)]
-
-    def at(self, count):
-        """L_k of each image for k = count, in nats, [num_images]."""
-        return self.values[self.counts.index(count)]
-
-    @property
-    def log_likelihoods(self):
-        """L_n, in nats, [num_images]."""
-        return self.at(self.num_samples)
-
-    @property
-    def iwae_bounds(self):
-        """L_k for the model's own k, in nats, [num_images]."""
-        return self.at(self.k)
-
-    @property
-    def corrected(self):
-        """L_n without its bias of order 1/n, in nats, [num_images]: the jackknife over both halves, 2 L_n - L_(n/2)."""
-        return 2.0 * self.log_likelihoods - 0.5 * (self.values[-6] + self.values[-5])
-
-    @property
-    def elbos(self):
-        """The mean log-weight, in nats, [num_images]."""
-        return self.values[-4]
-
-    @property
-    def effective_sample_sizes(self):
-        """1 / sum_i w~_i^2, from 1 to the number of samples, [num_images]."""
-        return self.values[-3]
-
-    @property
-    def largest_weights(self):
-        """The largest normalized weight, from 0 to 1, [num_images]."""
-        return self.values[-2]
-
-    @property
-    def k_hats(self):
-        """k-hat of the weights, see `pareto.k_hat`, [num_images]; NaN where it was not asked for."""
-        return self.values[-1]
-
-    @property
-    def finite(self):
-        """Whether all estimates of an image are numbers, as they have to be, [num_images]; k-hat need not be one."""
-        return np.isfinite(self.values[:-1]).all(axis=0)
-
-    def first(self, num_images):
-        """Those of the first images."""
-        return SplitBounds(self.num_samples, self.k, self.values[:, :num_images])
-
-    def __len__(self):
-        return self.values.shape[1]
-
-
-def evaluate_images(model, images, num_samples, seed=0, num_k_hats=0, report=None, begun=None):
-    """Estimates log p(x) of every image by `num_samples` importance samples.
-
-    Args:
-      model: an `ImportanceWeightedAutoencoder`.
+      model: the model; under a `tf.distribute` strategy every worker calls this, and each measures a part.
       images: float array [num_images, event], binary for Bernoulli pixels.
       num_samples: importance samples per image.
       seed: seed of the samples.
-      num_k_hats: how many of the images, the first ones, get a k-hat.
-      report: called with the `SplitBounds` of the images that are finished, the first ones, every few images.
-      begun: `SplitBounds` of the first images, from an evaluation with the same arguments that was interrupted.
+      num_k_hats: the number of images, the first ones, whose k-hat is measured.
+      report: called every few images with the `Estimates` of the images that are finished, the first ones.
+      begun: the `Estimates` of the first images from an interrupted evaluation with the same arguments.
 
     Returns:
-      `SplitBounds`, the same in all workers if the model was built under a `tf.distribute` strategy; they take turns.
+      `Estimates`, the same in all workers.
 
     Raises:
-      signals.Interrupted: a signal asked to stop; what was reported last is what is finished.
+      signals.Interrupted: a signal asked to stop; the last report has what is finished.
     """
     workers = distribute.Workers(model.distribute_strategy)
-    key = noise.key(seed, "evaluation")
-    begun = begun or SplitBounds(num_samples, model.num_samples)
-    done = len(begun) // batches.IMAGES_PER_CALL * batches.IMAGES_PER_CALL
-    missing = np.zeros([len(begun.values), len(images) - done])
-    values = np.concatenate([begun.values[:, :done], missing], axis=1)
-    found = SplitBounds(num_samples, model.num_samples, values)
-    measure = functools.cache(functools.partial(_compiled, model, found, key))
-    for turn in range(done, len(images), workers.count * batches.IMAGES_PER_CALL):
-        start = turn + workers.index * batches.IMAGES_PER_CALL
-        stop = min(turn + workers.count * batches.IMAGES_PER_CALL, len(images))
-        if start < len(images):
-            size, batch = batches.full_batch(images, start)
-            values = measure(start < num_k_hats)(batch, start)[:, :size]
-            values[-1, max(num_k_hats - start, 0) :] = math.nan
-            found.values[:, start : start + size] = values
-        found.values[:, turn:stop] = workers.sums(found.values[:, turn:stop])
+    estimates = begun or Estimates.zeros(num_samples, model.num_samples)
+    # Whole batches only, so that every batch is the same as without an interruption.
+    estimates = estimates.first(len(estimates) // batches.IMAGES_PER_CALL * batches.IMAGES_PER_CALL)
+    measure = _Measure(model, estimates, noise.key(seed, "evaluation"), num_k_hats)
+    while len(estimates) < len(images):
+        start = len(estimates)
+        size = min(workers.count * batches.IMAGES_PER_CALL, len(images) - start)
+        arrays = {name: np.zeros([*array.shape[:-1], size]) for name, array in estimates.arrays().items()}
+        own = workers.index * batches.IMAGES_PER_CALL
+        if own < size:
+            for name, values in measure(images, start + own).items():
+                arrays[name][..., own : own + values.shape[-1]] = values
+        estimates = estimates.followed_by(workers.sums(arrays))
         if report:
-            report(found.first(stop))
+            report(estimates)
         signals.stop_for(workers.any(signals.received() or 0))
-    return found
+    return estimates
 
 
-def _compiled(model, found, key, with_k_hats):
-    """Returns a function of a batch and its first image's number: the rows of `found.values`, [rows, batch]."""
-    ranges, num_drawn = tf.constant(found.ranges), max(found.counts)
-    num_largest = pareto.num_tail(num_drawn) if with_k_hats else 1
-    bounds_of = functools.partial(importance_bounds, model, num_largest=num_largest)
-    compiled = tf.function(bounds_of, jit_compile=model.jit_compile)
+class _Measure:
+    """Measures the images of one compiled call.
 
-    def measure(batch, first):
-        bounds, elbo, effective_sample_size, largest = compiled(batch, tf.range(first, first + len(batch)), ranges, key)
-        k_hats = pareto.k_hat(largest, num_drawn) if with_k_hats else np.zeros(len(batch))
-        return np.vstack([bounds, elbo, effective_sample_size, tf.exp(largest[:, 0]), k_hats]).astype(np.float64)
+    Args:
+      model: the model.
+      estimates: `Estimates` with the numbers of samples to measure.
+      key: int32 [2], see `noise.key`.
+      num_k_hats: as for `evaluate_images`.
+    """
 
-    return measure
+    def __init__(self, model, estimates, key, num_k_hats):
+        self._model, self._key, self._num_k_hats = model, key, num_k_hats
+        self._ranges, self._num_drawn = tf.constant(estimates.ranges), max(estimates.counts)
+        self._num_counts = len(estimates.counts)
+        self._compiled = {}
+
+    def __call__(self, images, start):
+        """Returns the arrays of `Estimates` for the images from `start` on."""
+        size, batch = batches.full_batch(images, start)
+        with_k_hats = start < self._num_k_hats
+        image_ids = tf.range(start, start + len(batch))
+        bounds, elbo, effective_sample_size, largest = self._bounds(with_k_hats)(
+            batch, image_ids, self._ranges, self._key
+        )
+        k_hats = pareto.k_hat(largest, self._num_drawn) if with_k_hats else np.zeros(len(batch))
+        k_hats = np.where(image_ids < self._num_k_hats, k_hats, math.nan)
+        arrays = {
+            "bounds": bounds[: self._num_counts],
+            "halves": bounds[self._num_counts :],
+            "elbos": elbo,
+            "effective_sample_sizes": effective_sample_size,
+            "largest_weights": tf.exp(largest[:, 0]),
+            "k_hats": k_hats,
+        }
+        return {name: np.asarray(array, np.float64)[..., :size] for name, array in arrays.items()}
+
+    def _bounds(self, with_k_hats):
+        """`importance_bounds`, compiled once with the log-weights that k-hat needs and once without."""
+        if with_k_hats not in self._compiled:
+            num_largest = pareto.num_tail(self._num_drawn) if with_k_hats else 1
+            bounds = functools.partial(importance_bounds, self._model, num_largest=num_largest)
+            self._compiled[with_k_hats] = tf.function(bounds, jit_compile=self._model.jit_compile)
+        return self._compiled[with_k_hats]

@@ -1,4 +1,4 @@
-"""What each latent unit of a trained model does: how far its posterior mean moves with x, and its share of the KL.
+"""Statistics of each latent unit of a trained model: how far its posterior mean moves with x, and its KL.
 
 #### References
 
@@ -6,32 +6,33 @@
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import noise
+from iwae_tf import models, noise
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation import batches
 
-# The definition in section 5.2 of [1], measured on the test images, with samples of the layers that q depends on.
+# The definition in section 5.2 of [1], with this many samples of the layers that q depends on.
 ACTIVE_UNIT_THRESHOLD = 0.01
 ACTIVE_UNIT_SAMPLES = 100
-# The authors' code takes the first training images instead, and one sample.
+# The authors' code uses this many of the training images, and one sample.
 AUTHORS_NUM_IMAGES = 500
 AUTHORS_NUM_SAMPLES = 1
 
 
 class Units(NamedTuple):
-    """Statistics of one stochastic layer's units u, over images x and samples of q(z | x).
+    """Statistics of the units u of one stochastic layer, over images x and samples of q(z | x).
 
     Attributes:
-      means: E_x E_{q(u|x)}[u], the aggregated posterior's mean, float64 [units].
-      variances: Cov_x(E_{q(u|x)}[u]), float64 [units]; a unit is active where it is above a threshold.
-      posterior_variances: E_x Var_{q(u|x)}[u], float64 [units]; with `variances` they make up the aggregated
-        posterior's.
-      kls: the mean of log q(u | ...) - log p(u | ...) in nats, float64 [units]; their sum is the layer's rate.
+      means: E_x E_{q(u|x)}[u], the mean of the aggregated posterior, float64 [units].
+      variances: Cov_x(E_{q(u|x)}[u]), float64 [units]; a unit is active if it is above a threshold.
+      posterior_variances: E_x Var_{q(u|x)}[u], float64 [units]; the sum of this and `variances` is the variance of
+        the aggregated posterior.
+      kls: the mean of log q(u | ...) - log p(u | ...) in nats, float64 [units]; the sum is the rate of the layer.
     """
 
     means: np.ndarray
@@ -40,15 +41,15 @@ class Units(NamedTuple):
     kls: np.ndarray
 
     @property
-    def stddevs(self):
-        """The aggregated posterior's standard deviations, [units]."""
+    def stddevs(self) -> np.ndarray:
+        """The standard deviations of the aggregated posterior, [units]."""
         return np.sqrt(self.variances + self.posterior_variances)
 
-    def num_active(self, threshold=ACTIVE_UNIT_THRESHOLD):
-        """How many units have a variance above the threshold."""
+    def num_active(self, threshold: float = ACTIVE_UNIT_THRESHOLD) -> int:
+        """Returns the number of units with a variance above the threshold."""
         return int(np.sum(self.variances > threshold))
 
-    def record(self):
+    def record(self) -> dict[str, list[float | None]]:
         """Returns the statistics as plain JSON, name -> list; None where a number is not finite."""
         return {
             name: [float(value) if np.isfinite(value) else None for value in values]
@@ -56,25 +57,30 @@ class Units(NamedTuple):
         }
 
     @classmethod
-    def from_record(cls, record):
-        """Undoes `record`."""
+    def from_record(cls, record: Mapping[str, Sequence[float | None]]) -> Self:
+        """Returns the `Units` whose `record` this is; None becomes NaN."""
         return cls(**{name: np.array(record[name], np.float64) for name in cls._fields})
 
 
-def measure(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
+def measure(
+    model: models.ImportanceWeightedAutoencoder,
+    images: np.ndarray,
+    num_samples: int = ACTIVE_UNIT_SAMPLES,
+    seed: int = 0,
+) -> list[Units]:
     """Measures every unit of every layer, in one pass over the images.
 
-    A unit's expectation given x is the mean of q's conditional mean over samples of the layers that it depends on,
-    those below (or above, in the Ladder VAE); it is exact in the layer that depends on x alone.
+    The expectation of a unit given x is the mean of its conditional mean over samples of the layers that it depends on:
+    the layers below it, or in the Ladder VAE above it. It is exact in the layer that depends only on x.
 
     Args:
       model: an `ImportanceWeightedAutoencoder` whose q and p(z) are Gaussians with diagonal covariance.
       images: float array [num_images, event], binary for Bernoulli pixels.
-      num_samples: samples of q(z | x) for each image.
-      seed: seed of those samples.
+      num_samples: the number of samples of q(z | x) per image.
+      seed: seed of the samples.
 
     Returns:
-      A `Units` for each layer, bottom layer first.
+      The `Units` of each layer, bottom layer first.
     """
     compiled = tf.function(functools.partial(_statistics, model, num_samples), jit_compile=model.jit_compile)
     key = noise.key(seed, "active units")
@@ -86,8 +92,8 @@ def measure(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
     return [layer.units() for layer in layers]
 
 
-def refuse_infinite(layers):
-    """Raises a UserError if a unit's statistics are not finite, as where a sample overflows.
+def refuse_infinite(layers: Sequence[Units]) -> None:
+    """Raises a UserError if the statistics of a unit are not finite, for example because a sample overflows.
 
     Args:
       layers: the `Units` of each layer, bottom first.
@@ -96,13 +102,18 @@ def refuse_infinite(layers):
         finite = np.isfinite(np.stack(layer)).all(axis=0)
         if not finite.all():
             raise UserError(
-                f"The statistics of {np.sum(~finite)} of the {len(finite)} units in layer {number} are not finite: the "
-                "model went wrong in training; train it anew with a smaller --learning_rate and --overwrite."
+                f"The statistics of {np.sum(~finite)} of the {len(finite)} units in layer {number} are not finite, so "
+                "training has diverged; train the model again with a smaller learning rate."
             )
 
 
-def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
-    """Counts the units u of every layer with Cov_x(E_{q(u|x)}[u]) > 0.01, the paper's section 5.2 [1].
+def active_units(
+    model: models.ImportanceWeightedAutoencoder,
+    images: np.ndarray,
+    num_samples: int = ACTIVE_UNIT_SAMPLES,
+    seed: int = 0,
+) -> list[int]:
+    """Counts the units u of every layer with Cov_x(E_{q(u|x)}[u]) > 0.01 [1, section 5.2].
 
     Args:
       model: as for `measure`.
@@ -117,15 +128,15 @@ def active_units(model, images, num_samples=ACTIVE_UNIT_SAMPLES, seed=0):
 
 
 def _statistics(model, num_samples, x, key):
-    """For each layer (E[u | x], Var[u | x], KL), each [batch, d_l], estimated from samples of q(z | x)."""
-    z, q = model.inference(x, model.draw_noise(num_samples, tf.shape(x)[0], key))
+    """Returns (E[u | x], Var[u | x], KL) of each layer, each [batch, d_l], estimated from samples of q(z | x)."""
+    z, q = model.inference(x, model.draw_epsilon(num_samples, tf.shape(x)[0], key))
     _, *p_z = model.generative(z)
-    return [_of_layer(*layer) for layer in zip(z, q, p_z, strict=True)]
+    return [_layer_statistics(*layer) for layer in zip(z, q, p_z, strict=True)]
 
 
-def _of_layer(z, q, p):
-    """The three statistics of one layer's samples z [num_samples, batch, d]."""
-    # In a layer that depends on x alone, all samples share one conditional mean.
+def _layer_statistics(z, q, p):
+    """The three statistics of one layer, from its samples z [num_samples, batch, d]."""
+    # In a layer that depends only on x, the conditional moments have no sample axis.
     conditional_means, conditional_variances = (
         moment if moment.shape.rank == 3 else moment[tf.newaxis] for moment in (q.mean(), tf.square(q.stddev()))
     )
@@ -136,13 +147,13 @@ def _of_layer(z, q, p):
 
 
 def _log_density(z, gaussian):
-    """log N(z; mean, stddev^2) of each unit but for the constant, which a ratio does not have."""
+    """log N(z; mean, stddev^2) of each unit, without the constant, which cancels in a ratio."""
     stddev = gaussian.stddev()
     return -0.5 * tf.square((z - gaussian.mean()) / stddev) - tf.math.log(stddev)
 
 
 class _Sums:
-    """Means over the images seen so far, and the squared deviations from them, free of cancellation."""
+    """Running means over images and sums of squared deviations from them, without cancellation."""
 
     def __init__(self, units):
         self._count = 0

@@ -1,80 +1,68 @@
-"""From a run's flags to its model and training plan, and what the commands of the package share.
+"""From `Options` to images, model and training plan.
 
-TensorFlow is imported by the functions that need it, so that `--help` and errors answer at once.
+TensorFlow is imported by the functions that need it, so that `--help` and errors are immediate.
 """
 
-import numpy as np
+import math
+import pathlib
 
 from iwae_tf import datasets, runs
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import options
+from iwae_tf.experiment import stored
+from iwae_tf.experiment.flags import Options
+from iwae_tf.runs.results import describe_data
 
 
-def load(run_dir):
-    """Gives back the trained model of a run directory; see `iwae_tf.load`."""
+def run_directory(path: str | pathlib.Path) -> runs.RunDirectory:
+    """Returns the `runs.RunDirectory` of a folder, which knows the values of flags that older runs do not have."""
+    return runs.RunDirectory(path, before=stored.flags_before())
+
+
+def load(run_dir: str | pathlib.Path):
+    """Returns the trained model of a run directory; see `iwae_tf.load`."""
     from iwae_tf import training
 
-    run = runs.RunDirectory(run_dir)
-    flags = read_flags(run)
+    run = run_directory(run_dir)
+    options = stored.read_options(run)
     if not run.has_checkpoints():
         raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
-    built = model(flags, run.read_data()["image_shape"])
-    training.prepare(built, plan(flags))
-    training.restore(built, run)
-    training.use_averages(built)
-    return built
+    model = build_model(options, run.read_data().image_shape)
+    training.prepare(model, build_plan(options))
+    training.restore(model, run)
+    training.use_averages(model)
+    return model
 
 
-def read_flags(run):
-    """Returns the flags of a `runs.RunDirectory`, as `options.parse` does.
-
-    Raises:
-      UserError: it holds other flags than those that make a run, such as --flagfile, which would read other files; or
-        values that they cannot have.
-    """
-    stored = run.read_flags()
-    foreign = sorted(set(stored) - set(options.run_flag_names()))
-    if foreign:
-        raise UserError(f"{run.flags} is damaged: --{foreign[0]} is no flag of a run.")
-    # What a run started from may lie where a new one would by default; nothing is started here.
-    origin = stored.pop("init_from", "")
-    try:
-        flags = options.parse(["load", *(f"--{name}={value}" for name, value in stored.items())])
-    except UserError as error:
-        raise UserError(f"{run.flags} is damaged: {error}") from error
-    flags.init_from = origin
-    return flags
-
-
-def images(flags):
-    """Loads and, unless that happens anew each time, binarises the images of these flags.
+def load_images(options: Options) -> tuple[datasets.Images, runs.DataDescription]:
+    """Loads the images and, unless that is done each time one is used, binarises them.
 
     Returns:
-      `datasets.Images`, and what a run keeps of its data, plain JSON.
+      `datasets.Images`, and their description, which a run keeps.
 
     Raises:
-      UserError: they cannot be had; see `datasets.load`.
+      UserError: they cannot be loaded; see `datasets.load`.
     """
     from iwae_tf.datasets import binarization
 
-    grey = datasets.load(flags.dataset, flags.data_dir, flags.train_split, flags.validation_split, flags.test_split)
-    grey = grey.first(flags.max_images) if flags.max_images else grey
-    used = "fixed" if grey.is_binary else flags.binarization
-    binarized = binarization.binarize_once(grey, flags.binarization)
+    splits = options.train_split, options.validation_split, options.test_split
+    images = datasets.load(options.dataset, options.data_dir, *splits)
+    images = images.first(options.max_images) if options.max_images else images
+    binarized = binarization.binarize_once(images, options.binarization)
     if not binarized.train.any():
-        raise UserError(f"--binarization={flags.binarization} leaves no ink on the training images; take another.")
-    return binarized, {"binarization": used, **grey.describe()}
+        raise UserError(f"--binarization={options.binarization} makes all training images black; use another.")
+    used = "fixed" if images.is_binary else options.binarization
+    return binarized, describe_data(used, images.describe())
 
 
-def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
-    """Builds the model of these flags.
+def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch: int = 0):
+    """Builds the model.
 
     Args:
-      flags: as `options.parse` returns them.
+      options: the `Options`.
       image_shape: (height, width).
-      train_mean: `datasets.Images.train_mean`, which sets the decoder's output bias; None where weights are to be
+      train_mean: `datasets.Images.train_mean`, which sets the decoder's output bias; None if weights will be
         restored.
-      steps_per_epoch: training steps in an epoch, for the warm-up.
+      steps_per_epoch: training steps per epoch, for the warm-up.
 
     Returns:
       An `ImportanceWeightedAutoencoder` that has its variables.
@@ -83,84 +71,87 @@ def model(flags, image_shape, train_mean=None, steps_per_epoch=0):
 
     from iwae_tf import bounds, layers, models, networks
 
-    latent_dims, hidden_dims = options.layer_dims(flags.latent_dims, flags.hidden_dims)
     inference, generative = networks.paper_networks(
-        int(np.prod(image_shape)),
-        latent_dims,
-        hidden_dims,
-        inference=flags.inference,
+        math.prod(image_shape),
+        options.latent_dims,
+        options.hidden_dims,
+        inference=options.inference,
         output_bias=None if train_mean is None else layers.output_bias_from_mean(train_mean),
-        seed=flags.seed,
-        activation=flags.activation,
-        batch_norm=flags.batch_norm,
+        seed=options.seed,
+        activation=options.activation,
+        batch_norm=options.batch_norm,
     )
-    built = models.ImportanceWeightedAutoencoder(
+    model = models.ImportanceWeightedAutoencoder(
         inference,
         generative,
-        objective=bounds.objective(flags.objective, *options.objective_parameters(flags)),
-        gradient_estimator=flags.gradient_estimator,
-        num_samples=options.num_samples(flags),
-        num_resampled=flags.resampled,
-        beta_warmup_steps=flags.beta_warmup_epochs * steps_per_epoch,
-        seed=flags.seed,
+        objective=bounds.objective(options.objective, *options.objective_parameters),
+        gradient_estimator=options.gradient_estimator,
+        num_samples=options.total_samples,
+        num_resampled=options.resampled,
+        beta_warmup_steps=options.beta_warmup_epochs * steps_per_epoch,
+        seed=options.seed,
     )
-    built(tf.zeros([1, generative.event_size]))
-    return built
+    model(tf.zeros([1, generative.event_size]))
+    return model
 
 
-def initial_model(flags):
+def build_plan(options: Options):
+    """Returns the `training.Plan`."""
+    from iwae_tf import training
+
+    return training.Plan(
+        schedule=options.schedule,
+        epochs=options.num_epochs,
+        first_epochs=options.first_epochs,
+        first_num_samples=options.first_total_samples,
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        adam_epsilon=options.adam_epsilon,
+        ema_momentum=options.ema_momentum,
+        picture_every=options.picture_every,
+        jit=options.jit and options.strategy == "default",
+        clip_norm=options.clip_norm,
+        checkpoint_minutes=options.checkpoint_minutes,
+    )
+
+
+def initial_model(options: Options):
     """Returns the trained model in --init_from.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such model.
     """
-    theirs = read_flags(runs.RunDirectory(flags.init_from)).activation
-    if theirs != flags.activation:
-        raise UserError(f"The model in --init_from={flags.init_from} has --activation={theirs}; give the same.")
-    return load(flags.init_from)
+    activation = stored.read_options(run_directory(options.init_from)).activation
+    if activation != options.activation:
+        raise UserError(
+            f"The model in --init_from={options.init_from} has --activation={activation}; use the same one."
+        )
+    return load(options.init_from)
 
 
-def initialise(built, source, origin):
+def initialise(model, source, origin: str) -> None:
     """Gives a new model the weights of a trained one.
 
     Args:
-      built: the new model.
+      model: the new model.
       source: the trained model.
-      origin: where that comes from.
+      origin: the value of --init_from, for messages.
 
     Raises:
       UserError: it has other layers.
     """
-    if source.generative.event_size != built.generative.event_size:
+    if source.generative.event_size != model.generative.event_size:
         raise UserError(
-            f"The model in --init_from={origin} is of images of {source.generative.event_size} pixels, and "
-            f"these have {built.generative.event_size}; give its data set."
+            f"The model in --init_from={origin} was trained on images of {source.generative.event_size} pixels, but "
+            f"these have {model.generative.event_size}; use its data set."
         )
-    ours, theirs = ([tuple(weight.shape) for weight in one.variables_of_networks] for one in (built, source))
-    if ours != theirs:
-        raise UserError(
-            f"The model in --init_from={origin} has other layers; give its --latent_dims, --hidden_dims, "
-            "--inference and --batch_norm."
-        )
-    for variable, other in zip(built.variables_of_networks, source.variables_of_networks, strict=True):
-        variable.assign(other.numpy())
-
-
-def plan(flags):
-    """Returns the `training.Plan` of these flags."""
-    from iwae_tf import training
-
-    return training.Plan(
-        schedule=flags.schedule,
-        epochs=options.num_epochs(flags),
-        first_epochs=flags.first_epochs,
-        first_num_samples=options.num_samples(flags, flags.first_k),
-        learning_rate=flags.learning_rate,
-        batch_size=flags.batch_size,
-        adam_epsilon=flags.adam_epsilon,
-        ema_momentum=flags.ema_momentum,
-        picture_every=flags.picture_every,
-        jit=flags.jit and flags.strategy == "default",
-        clip_norm=flags.clip_norm,
-        checkpoint_minutes=flags.checkpoint_minutes,
+    shapes, source_shapes = (
+        [tuple(variable.shape) for variable in owner.variables_of_networks] for owner in (model, source)
     )
+    if shapes != source_shapes:
+        raise UserError(
+            f"The model in --init_from={origin} has other layers; use its --latent_dims, --hidden_dims, --inference "
+            "and --batch_norm."
+        )
+    for variable, trained in zip(model.variables_of_networks, source.variables_of_networks, strict=True):
+        variable.assign(trained.numpy())

@@ -5,31 +5,33 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 
 from iwae_tf.errors import UserError, first_line
 from iwae_tf.runtime import signals
 
-# What a user can mend where something is written, and how.
-_DISK_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
-    (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), "see to it that it can be written"
+# Failures to write that a user can fix, and how.
+_DISK_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space") | dict.fromkeys(
+    (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), "make it writable"
 )
 
 
-def import_tensorflow_quietly():
-    """Imports TensorFlow without its start-up messages, which would bury what the program prints.
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its start-up messages, which would bury the output of the program.
 
-    Some of them come before any setting is read, so standard error is set aside; it is shown if the import fails.
+    Some of them are printed before any setting is read, so standard error is redirected; it is shown if the import
+    fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as set_aside:
+    with tempfile.TemporaryFile() as messages:
         standard_error = os.dup(2)
-        os.dup2(set_aside.fileno(), 2)
+        os.dup2(messages.fileno(), 2)
         try:
             import tensorflow as tf
             import tensorflow_probability  # noqa: F401
         except BaseException:
-            set_aside.seek(0)
-            os.write(standard_error, set_aside.read())
+            messages.seek(0)
+            os.write(standard_error, messages.read())
             raise
         finally:
             os.dup2(standard_error, 2)
@@ -37,25 +39,26 @@ def import_tensorflow_quietly():
     tf.get_logger().setLevel("ERROR")
 
 
-def run_command(main, interrupted):
-    """Runs a command: errors that a user can mend are one line and exit status 1.
+def run_command(main: Callable[[Sequence[str]], object], interrupted: str, argv: Sequence[str] | None = None) -> None:
+    """Runs a command; an error that the user can fix is printed in one line, with exit status 1.
 
     Args:
       main: a function of the command line.
-      interrupted: what to say after a signal, which gives the exit status 128 and its number.
+      interrupted: what to say after a signal; the exit status is then 128 plus its number.
+      argv: the command line, by default that of the process.
     """
     try:
-        main(sys.argv)
+        main(sys.argv if argv is None else argv)
     except UserError as error:
         sys.exit(f"iwae_tf: {error}")
     except signals.Interrupted as error:
-        print(f"iwae_tf: ended by {error}; what was done is saved, {interrupted}", file=sys.stderr)
+        print(f"iwae_tf: stopped by {error}; the work so far is saved, {interrupted}", file=sys.stderr)
         sys.exit(128 + error.number)
     except KeyboardInterrupt:
         print(f"\niwae_tf: interrupted; {interrupted}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
-        # A full disk can be met wherever something is written.
+        # A disk can be full wherever something is written.
         if error.errno not in _DISK_ERRORS:
             raise
         name = f" {error.filename}" if error.filename else ""
@@ -68,7 +71,7 @@ def run_command(main, interrupted):
 
 
 def _reason_of_tensorflow(error):
-    """What a user can mend behind an error of TensorFlow; "" for any other error."""
+    """The cause of an error of TensorFlow that a user can fix; "" for any other error."""
     if "tensorflow" not in sys.modules:
         return ""
     import tensorflow as tf
@@ -79,7 +82,7 @@ def _reason_of_tensorflow(error):
         if os.strerror(number) in str(error):
             return f"Cannot write ({first_line(error)}); {advice}"
     lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
-    # Without other workers there is nobody to lose.
+    # Without a cluster there are no other workers to lose.
     if not isinstance(error, lost) or "TF_CONFIG" not in os.environ:
         return ""
     return f"Another worker was lost ({type(error).__name__}); start all workers again"

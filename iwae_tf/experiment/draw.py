@@ -1,11 +1,14 @@
 """The figures of a run."""
 
+import msgspec
 import numpy as np
 
-from iwae_tf import figures, runs
+from iwae_tf import figures, models, runs
 from iwae_tf.evaluation import latents, units
+from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.evaluation.samples import reconstruction_pairs, sample_means
 from iwae_tf.experiment import summary
+from iwae_tf.experiment.flags import Options
 from iwae_tf.runtime import files
 
 _NUM_SAMPLES_DRAWN = 100
@@ -14,51 +17,77 @@ _NUM_IMAGES_TRAVERSED = 2
 _NUM_POSTERIORS = 6
 
 
-def draw(flags, model, test, bounds, results, run):
-    """Draws samples, reconstructions, the worst images, the bounds against their samples, and learning curves."""
+def draw(
+    options: Options,
+    model: models.ImportanceWeightedAutoencoder,
+    test: np.ndarray,
+    estimates: Estimates,
+    results: runs.Results,
+    run: runs.RunDirectory,
+) -> None:
+    """Draws samples, reconstructions, the worst images, latent units, L_k against k, and learning curves.
+
+    Args:
+      options: the `Options`.
+      model: the trained model.
+      test: the binarised test images, float [num_images, event].
+      estimates: the `Estimates` of the test images.
+      results: the complete `runs.Results`.
+      run: the `runs.RunDirectory`.
+    """
     run.figures.mkdir(exist_ok=True)
-    image_shape = results["data"]["image_shape"]
+    image_shape, title = results.data.image_shape, summary.title(options)
+    _draw_samples(model, test, image_shape, run)
+    _draw_worst(model, test, estimates, image_shape, run.figures / "worst_images.png")
+    _draw_bounds(results, title, run.figures / "samples_needed.png")
+    _draw_latents(model, test, results, run, title)
+    rows = run.read_history()
+    if rows:
+        history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
+        figures.save_learning_curves(run.figures / "bounds.png", history, title, model.num_samples)
+
+
+def _draw_samples(model, test, image_shape, run):
+    """Draws samples and reconstructions, and keeps their arrays."""
     samples = sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
     pairs = reconstruction_pairs(model, test, image_shape)
     files.write_arrays(run.samples, {"probabilities": samples, "reconstructions": pairs})
     figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
-    _draw_worst(model, test, bounds, image_shape, run.figures / "worst_images.png")
-    corrected = -results["corrected_nll"]["mean"]
-    figures.save_bound_curve(run.figures / "samples_needed.png", results["bounds"], corrected, summary.title(flags))
-    _draw_latents(model, test, results, image_shape, run, summary.title(flags))
-    rows = run.read_history()
-    if not rows:
-        return
-    history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
-    figures.save_learning_curves(run.figures / "bounds.png", history, summary.title(flags), model.num_samples)
 
 
-def _draw_worst(model, test, bounds, image_shape, path):
-    """Draws the images whose log-likelihoods are least certain: by k-hat where it is known, else by largest weight."""
-    known = np.isfinite(bounds.k_hats).any()
-    badness = np.where(np.isnan(bounds.k_hats), -np.inf, bounds.k_hats) if known else bounds.largest_weights
-    worst = np.argsort(-badness, kind="stable")[:_NUM_WORST]
+def _draw_bounds(results, title, path):
+    """Draws L_k against k."""
+    bounds = [msgspec.to_builtins(bound) for bound in results.bounds]
+    figures.save_bound_curve(path, bounds, -results.corrected_nll.mean, title)
+
+
+def _draw_worst(model, test, estimates, image_shape, path):
+    """Draws the images with the least reliable estimates: by k-hat if it was measured, else by largest weight."""
+    measured = np.isfinite(estimates.k_hats).any()
+    k_hats = np.where(np.isnan(estimates.k_hats), -np.inf, estimates.k_hats)
+    worst = np.argsort(-(k_hats if measured else estimates.largest_weights), kind="stable")[:_NUM_WORST]
     pairs = reconstruction_pairs(model, test[worst], image_shape, _NUM_WORST, _NUM_WORST)
-    captions = [_caption(bounds, i) for i in worst]
-    title = "largest k-hat" if known else "largest normalized weight"
+    captions = [_caption(estimates, i) for i in worst]
+    title = "largest k-hat" if measured else "largest normalized weight"
     figures.save_worst_images(path, pairs[: len(worst)], pairs[len(worst) :], captions, title)
 
 
-def _caption(bounds, image):
-    """What there is to say of one test image."""
-    lines = [f"no. {image}", f"NLL {-bounds.log_likelihoods[image]:.1f}"]
-    if not np.isnan(bounds.k_hats[image]):
-        lines.append(f"k-hat {bounds.k_hats[image]:.2f}")
-    lines += [f"ESS {bounds.effective_sample_sizes[image]:.1f}", f"largest {bounds.largest_weights[image]:.0%}"]
+def _caption(estimates, image):
+    """The numbers of one test image."""
+    lines = [f"no. {image}", f"NLL {-estimates.log_likelihoods[image]:.1f}"]
+    if not np.isnan(estimates.k_hats[image]):
+        lines.append(f"k-hat {estimates.k_hats[image]:.2f}")
+    lines += [f"ESS {estimates.effective_sample_sizes[image]:.1f}", f"largest {estimates.largest_weights[image]:.0%}"]
     return "\n".join(lines)
 
 
-def _draw_latents(model, test, results, image_shape, run, title):
-    """Draws the units and what they do; where there are but two, the manifold and true posteriors, too."""
-    threshold = results["active_units"]["threshold"]
-    figures.save_units(run.figures / "units.png", results["units"], threshold, title)
-    layers = [units.Units.from_record(record) for record in results["units"]]
+def _draw_latents(model, test, results, run, title):
+    """Draws the units and traversals; with two latent units also the manifold and true posteriors."""
+    statistics = [msgspec.to_builtins(layer) for layer in results.units]
+    figures.save_units(run.figures / "units.png", statistics, results.active_units.threshold, title)
+    layers = [units.Units.from_record(layer) for layer in statistics]
+    image_shape = results.data.image_shape
     x = test[:_NUM_IMAGES_TRAVERSED]
     rows, pixels = latents.traversal(model, x, layers)
     labels = [f"layer {layer + 1}, unit {unit + 1}, KL {layers[layer].kls[unit]:.2f}" for layer, unit in rows]

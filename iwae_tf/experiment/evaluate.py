@@ -1,153 +1,167 @@
-"""What a run's evaluation finds and leaves behind: results.json, arrays for each image, and pictures."""
+"""Evaluates a trained model: results.json, arrays with a value per image, and figures."""
 
 import importlib.metadata
+from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
+from iwae_tf import datasets, models, runs
 from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
-from iwae_tf.evaluation import pareto, statistics, units
-from iwae_tf.experiment import draw, options
+from iwae_tf.evaluation import pareto, units
+from iwae_tf.evaluation.estimates import Estimates
+from iwae_tf.evaluation.statistics import mean_and_stderr, quantiles
+from iwae_tf.experiment import draw, stored
+from iwae_tf.experiment.flags import Options
 from iwae_tf.experiment.passes import evaluation_passes, measure_passes
-from iwae_tf.runtime import files
+from iwae_tf.runs import results as formats
+from iwae_tf.runtime import distribute, files
 from iwae_tf.version import __version__
 
 
-def evaluate(flags, model, images, data, trained, run, workers):
-    """Evaluates a trained model, draws, and writes it all down; begins where an interrupted evaluation was.
+def evaluate(
+    options: Options,
+    model: models.ImportanceWeightedAutoencoder,
+    images: datasets.Images,
+    data: runs.DataDescription,
+    trained: formats.Training,
+    run: runs.RunDirectory,
+    workers: distribute.Workers,
+) -> runs.Results | None:
+    """Evaluates a trained model, draws the figures, and writes everything; continues an interrupted evaluation.
 
     Args:
-      flags: as `options.parse` returns them.
-      model: the trained `ImportanceWeightedAutoencoder`.
-      images: `datasets.Images`.
-      data: what is on record of them, see `experiment.images`.
+      options: the `Options`.
+      model: the trained model.
+      images: the images.
+      data: their description.
       trained: as `training.train` returns it.
-      run: the claimed `runs.RunDirectory`, to which the chief writes.
-      workers: `distribute.Workers`, all of which call this.
+      run: the claimed run directory, to which the chief writes.
+      workers: all of them call this.
 
     Returns:
-      What results.json holds, or None in the workers that do not write it.
+      The results, or None in the workers that do not write them.
 
     Raises:
       UserError: the bounds are not finite.
       signals.Interrupted: a signal asked to stop, and what is finished is saved.
     """
-    passes = evaluation_passes(flags, images)
-    bounds = measure_passes(flags, model, passes, trained, run, workers)
+    passes = evaluation_passes(options, images)
+    estimates = measure_passes(options, model, passes, trained, run, workers)
     if not workers.is_chief:
         return None
-    for one, measured in zip(passes, bounds, strict=True):
-        _refuse_infinite(one.name, measured)
-    test = passes[0].draw()
-    found = _results(flags, model, images, test, bounds) | _circumstances(flags, data, trained)
-    files.write_arrays(run.test_log_likelihoods, _per_image(flags, bounds))
-    draw.draw(flags, model, test, bounds[0], found, run)
-    run.write_results(found)  # Last, since it marks the run as finished.
+    for name, measured in estimates.items():
+        _refuse_infinite(passes[name].title, measured)
+    test = passes["test"].draw()
+    results = runs.Results(
+        **_likelihoods(options, passes, estimates),
+        **_units(model, images, test),
+        data=data,
+        training=trained,
+        flags=stored.result_flags(options),
+        versions=_versions(),
+    )
+    files.write_arrays(run.test_log_likelihoods, _per_image(options, estimates))
+    draw.draw(options, model, test, estimates["test"], results, run)
+    run.write_results(results)  # Last, since it marks the run as finished.
     run.unfinished_evaluation.unlink(missing_ok=True)
-    return found
+    return results
 
 
-def _refuse_infinite(name, bounds):
+def _refuse_infinite(title, estimates):
     """Raises a UserError for bounds that are not finite."""
-    wrong = np.flatnonzero(~bounds.finite)
+    wrong = np.flatnonzero(~estimates.finite)
     if len(wrong):
         raise UserError(
-            f"The bounds of {len(wrong)} {name} are not finite (the first is number {wrong[0]}, "
-            f"{bounds.log_likelihoods[wrong[0]]} nats), so there is no NLL: the model went wrong in training; train it "
-            "anew with a smaller --learning_rate and --overwrite."
+            f"The bounds of {len(wrong)} {title} are not finite (the first is number {wrong[0]}, "
+            f"{estimates.log_likelihoods[wrong[0]]} nats), so there is no NLL: the training failed; train again with a "
+            "smaller --learning_rate and --overwrite."
         )
 
 
-def _results(flags, model, images, test, bounds):
-    """What was measured, plain JSON."""
-    of_test = bounds[0]
-    found = {
-        "nll": {**_nll(of_test), "binarization_seed": binarization.FIXED_BINARIZATION_SEED},
-        "bounds": [{"k": count, **statistics.mean_and_stderr(of_test.at(count))} for count in of_test.counts],
-        "corrected_nll": statistics.mean_and_stderr(-of_test.corrected),
-        "effective_sample_size": statistics.quantiles(of_test.effective_sample_sizes),
-        "largest_weight": statistics.quantiles(of_test.largest_weights),
-        "elbo": float(of_test.elbos.mean()),
-        "iwae_bound": {"k": model.num_samples, "mean": float(of_test.iwae_bounds.mean())},
-        **_units(model, images, test),
-    }
-    if flags.khat_images:
-        found["k_hat"] = _k_hat(of_test)
-    if flags.binarization_seeds > 1:
-        found["binarizations"] = _over_binarizations(bounds[: flags.binarization_seeds])
-    if flags.train_nll_images:
-        found["train_nll"] = _nll(bounds[-1])
-    return found
-
-
-def _nll(bounds):
-    """The NLL of a pass, with what it rests on."""
+def _likelihoods(options, passes, estimates):
+    """The parts of the results that come from importance samples."""
+    test = estimates["test"]
     return {
-        **statistics.mean_and_stderr(-bounds.log_likelihoods),
-        "num_samples": bounds.num_samples,
-        "num_images": len(bounds),
+        "nll": _nll(test, binarization_seed=passes["test"].seed),
+        "bounds": [formats.BoundWithStderr(k=k, **mean_and_stderr(test.at(k))) for k in test.counts],
+        "corrected_nll": formats.Mean(**mean_and_stderr(-test.corrected)),
+        "effective_sample_size": _quantiles(test.effective_sample_sizes),
+        "largest_weight": _quantiles(test.largest_weights),
+        "elbo": float(test.elbos.mean()),
+        "iwae_bound": formats.Bound(k=test.k, mean=float(test.iwae_bounds.mean())),
+        "k_hat": _k_hat(test) if options.khat_images else msgspec.UNSET,
+        "binarizations": _binarizations(passes, estimates) if options.binarization_seeds > 1 else msgspec.UNSET,
+        "train_nll": _nll(estimates["train"]) if options.train_nll_images else msgspec.UNSET,
     }
 
 
-def _k_hat(bounds):
-    """How many images have weights whose average cannot be trusted."""
-    measured = bounds.k_hats[~np.isnan(bounds.k_hats)]
+def _nll(estimates, **seed):
+    mean = mean_and_stderr(-estimates.log_likelihoods)
+    sizes = {"num_samples": estimates.num_samples, "num_images": len(estimates)}
+    return formats.NegativeLogLikelihood(**mean, **sizes, **seed)
+
+
+def _quantiles(values):
+    return msgspec.convert(quantiles(values), formats.Quantiles)
+
+
+def _k_hat(estimates):
+    measured = estimates.k_hats[~np.isnan(estimates.k_hats)]
     above = float(np.mean(measured > pareto.K_HAT_THRESHOLD))
-    return {"num_images": len(measured), "threshold": pareto.K_HAT_THRESHOLD, "share_above": above}
+    return formats.KHat(num_images=len(measured), threshold=pareto.K_HAT_THRESHOLD, share_above=above)
 
 
-def _over_binarizations(bounds):
+def _binarizations(passes, estimates):
     """The same NLL on other binarisations of the same images."""
-    means = [float(-one.log_likelihoods.mean()) for one in bounds]
-    seeds = list(range(binarization.FIXED_BINARIZATION_SEED, len(bounds)))
-    return {"seeds": seeds, "nll": means, "mean": float(np.mean(means)), "sd": float(np.std(means, ddof=1))}
-
-
-def _circumstances(flags, data, trained):
-    """What the results are of, plain JSON."""
-    return {"data": data, "training": trained, "flags": options.result_flags(flags), "versions": _versions()}
-
-
-def _per_image(flags, bounds):
-    """What test_log_likelihoods.npz holds, name -> array."""
-    of_test = bounds[0]
-    arrays = {
-        "log_likelihood": of_test.log_likelihoods,
-        "effective_sample_size": of_test.effective_sample_sizes,
-        "largest_weight": of_test.largest_weights,
-        "bounds": np.stack([of_test.at(count) for count in of_test.counts]),
-        "counts": np.array(of_test.counts),
-    }
-    if flags.khat_images:
-        arrays["k_hat"] = of_test.k_hats
-    for seed in range(1, flags.binarization_seeds):
-        arrays[f"log_likelihood_binarization_{seed}"] = bounds[seed].log_likelihoods
-    if flags.train_nll_images:
-        arrays["train_log_likelihood"] = bounds[-1].log_likelihoods
-    return arrays
+    names = [name for name in passes if name != "train"]
+    means = [float(-estimates[name].log_likelihoods.mean()) for name in names]
+    seeds = [passes[name].seed for name in names]
+    mean, sd = float(np.mean(means)), float(np.std(means, ddof=1))
+    return formats.Binarizations(seeds=seeds, nll=means, mean=mean, sd=sd)
 
 
 def _units(model, images, test):
-    """What results.json holds of the latent units: counts by both definitions, and the statistics of each."""
+    """The parts of the results about latent units: counts by both definitions, and the statistics of each unit."""
     train = binarization.fixed_binarization(images.train[: units.AUTHORS_NUM_IMAGES], "train")
     layers = units.measure(model, test)
-    return {
-        "active_units": {
-            "per_layer": [layer.num_active() for layer in layers],
-            "threshold": units.ACTIVE_UNIT_THRESHOLD,
-            "num_images": len(test),
-            "num_samples": units.ACTIVE_UNIT_SAMPLES,
-            "authors_code": {
-                "per_layer": units.active_units(model, train, units.AUTHORS_NUM_SAMPLES),
-                "num_images": len(train),
-                "num_samples": units.AUTHORS_NUM_SAMPLES,
-                "split": "train",
-            },
-        },
-        "units": [layer.record() for layer in layers],
+    authors = formats.AuthorsActiveUnits(
+        per_layer=units.active_units(model, train, units.AUTHORS_NUM_SAMPLES),
+        num_images=len(train),
+        num_samples=units.AUTHORS_NUM_SAMPLES,
+        split="train",
+    )
+    active = formats.ActiveUnits(
+        per_layer=[layer.num_active() for layer in layers],
+        threshold=units.ACTIVE_UNIT_THRESHOLD,
+        num_images=len(test),
+        num_samples=units.ACTIVE_UNIT_SAMPLES,
+        authors_code=authors,
+    )
+    return {"active_units": active, "units": [formats.UnitStatistics(**layer.record()) for layer in layers]}
+
+
+def _per_image(options: Options, estimates: Mapping[str, Estimates]) -> dict[str, np.ndarray]:
+    """The content of test_log_likelihoods.npz, name -> array."""
+    test = estimates["test"]
+    arrays = {
+        "log_likelihood": test.log_likelihoods,
+        "effective_sample_size": test.effective_sample_sizes,
+        "largest_weight": test.largest_weights,
+        "bounds": test.bounds,
+        "counts": np.array(test.counts),
     }
+    if options.khat_images:
+        arrays["k_hat"] = test.k_hats
+    for name, measured in estimates.items():
+        if name == "train":
+            arrays["train_log_likelihood"] = measured.log_likelihoods
+        elif name != "test":
+            arrays[f"log_likelihood_{name}"] = measured.log_likelihoods
+    return arrays
 
 
 def _versions():
-    names = {name: name for name in ("tensorflow", "keras")} | {"tensorflow_probability": "tensorflow-probability"}
-    return {key: importlib.metadata.version(name) for key, name in names.items()} | {"iwae_tf": __version__}
+    packages = {"tensorflow": "tensorflow", "keras": "keras", "tensorflow_probability": "tensorflow-probability"}
+    return {name: importlib.metadata.version(package) for name, package in packages.items()} | {"iwae_tf": __version__}

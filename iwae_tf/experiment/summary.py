@@ -1,80 +1,80 @@
-"""A run in words: its title, its cell of the published table, and its result beside the published one.
+"""A run in words: its title, its cell of the published table, and its results next to the published ones.
 
-Without TensorFlow, so that a finished run shows its results at once.
+This module does not import TensorFlow, so a finished run shows its results at once.
 """
 
+from collections.abc import Iterable
+
+from msgspec import UNSET, UnsetType
+
 from iwae_tf import paper
-from iwae_tf.experiment import options
+from iwae_tf.experiment.flags import Options
+from iwae_tf.runs import Results
 from iwae_tf.runtime import progress
 
 
-def title(flags):
-    """Names the model of these flags in one line, such as "IWAE, 1 layer, k = 5"."""
-    num_layers = len(options.layer_dims(flags.latent_dims, flags.hidden_dims)[0])
-    estimator = "" if flags.gradient_estimator == "standard" else f", {flags.gradient_estimator}"
-    ladder = "Ladder " if flags.inference == "ladder" else ""
-    outer = f"{flags.num_outer} x " if options.num_samples(flags) != flags.k else ""
-    layers = f"{num_layers} layer{'s'[: num_layers > 1]}"
-    return f"{ladder}{flags.objective.upper()}, {layers}, k = {outer}{flags.k}{estimator}"
+def title(options: Options) -> str:
+    """The model in one line, such as "IWAE, 1 layer, k = 5"."""
+    estimator = "" if options.gradient_estimator == "standard" else f", {options.gradient_estimator}"
+    ladder = "Ladder " if options.inference == "ladder" else ""
+    outer = f"{options.num_outer} x " if options.total_samples != options.k else ""
+    layers = counted(len(options.latent_dims), "layer")
+    return f"{ladder}{options.objective.upper()}, {layers}, k = {outer}{options.k}{estimator}"
 
 
-def cell(flags, binarization):
+def cell(options: Options, binarization: str | UnsetType = UNSET) -> tuple[str, tuple[int, ...], str, int] | None:
     """The place of a run in the published table.
 
     Args:
-      flags: as `options.parse` returns them.
-      binarization: how the run's images were binarised, see `binarization.BINARIZATIONS`.
+      options: the options of the run.
+      binarization: how its images were binarised, see `binarization.BINARIZATIONS`; by default as in the options.
 
     Returns:
-      A key such as those of `paper.TABLE`, which may lack it; None where the run is none of the paper's.
+      (data set, latent_dims, objective, k), as in `paper.TABLE`, which may not have this cell; None if the run is not
+      comparable with the paper.
     """
-    if not options.has_paper_model(flags) or binarization != "stochastic" or flags.max_images:
+    used = options.binarization if binarization is UNSET else binarization
+    if not has_paper_model(options) or used != "stochastic" or options.max_images:
         return None
-    latent_dims, _ = options.layer_dims(flags.latent_dims, flags.hidden_dims)
-    return flags.dataset, latent_dims, flags.objective, flags.k
+    return options.dataset, options.latent_dims, options.objective, options.k
 
 
-def stored_results(flags, run):
-    """The results of the whole training under these flags.
-
-    Args:
-      flags: as `options.parse` returns them.
-      run: a `runs.RunDirectory`.
-
-    Returns:
-      What its results.json holds, or None if that is of a shorter training, of other flags, or not there yet.
-    """
-    results = run.read_results()
-    if results is None or not options.answer(results["flags"], flags):
-        return None
-    return results if results["training"].get("epochs") == options.num_epochs(flags) else None
+def has_paper_model(options: Options) -> bool:
+    """Whether the networks are those of the paper, so that the results are comparable."""
+    num_layers = len(options.latent_dims)
+    in_paper = {"inference": "bottom_up", "activation": "tanh", "batch_norm": False, "init_from": ""}
+    return (
+        options.hidden_dims == paper.hidden_dims(num_layers)
+        and num_layers <= len(paper.HIDDEN_DIMS)
+        and all(getattr(options, name) == value for name, value in in_paper.items())
+    )
 
 
-def finished_results(flags, run):
-    """As `stored_results`, but None where something else that these flags ask for is missing."""
-    complete = run.data.exists() and (run.saved_model.exists() or not flags.export)
-    return stored_results(flags, run) if complete else None
-
-
-def table(flags, results):
-    """The result beside the published one, as lines to print."""
-    nll, trained = results["nll"], results["training"]
-    beside = paper.TABLE.get(cell(flags, results["data"]["binarization"]))
-    stderr = "" if nll["stderr"] is None else f" +- {nll['stderr']:.2f}"
+def table(options: Options, results: Results) -> str:
+    """The results next to the published ones, as lines to print."""
+    nll, training = results.nll, results.training
+    place = cell(options, results.data.binarization)
+    published = paper.TABLE.get(place) if place else None
+    stderr = "" if nll.stderr is None else f" +- {nll.stderr:.2f}"
     rows = [
-        ("", f"test NLL (-L_{nll['num_samples']:,})", "active units"),
-        (title(flags), f"{nll['mean']:.2f}{stderr}", join(results["active_units"]["per_layer"])),
+        ("", f"test NLL (-L_{nll.num_samples:,})", "active units"),
+        (title(options), f"{nll.mean:.2f}{stderr}", join(results.active_units.per_layer)),
     ]
-    epochs = f"{trained['epochs']:,} epochs"
-    if beside:
-        rows.append(("published (Burda et al.)", f"{beside.nll:.2f}", join(beside.active_units)))
-        share = trained["epochs"] / paper.EPOCHS
-        epochs = f"{trained['epochs']:,} of the paper's {paper.EPOCHS:,} epochs ({share:.1%})"
+    epochs = counted(training.epochs, "epoch")
+    if published:
+        rows.append(("published (Burda et al.)", f"{published.nll:.2f}", join(published.active_units)))
+        share = training.epochs / paper.EPOCHS
+        epochs = f"{training.epochs:,} of the paper's {paper.EPOCHS:,} epochs ({share:.1%})"
     lines = "\n".join(f"{name:<39} {value:<24}{units}" for name, value, units in rows)
-    seconds = progress.duration(trained["seconds"])
-    return f"{lines}\n{epochs}, {seconds} of training; {nll['num_images']:,} test images of {flags.dataset}"
+    images = counted(nll.num_images, "test image")
+    return f"{lines}\n{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}"
 
 
-def join(counts):
-    """Writes the layers' counts as the paper does, such as "26+7"."""
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as "1 epoch" or "1,000 epochs"."""
+    return f"{number:,} {noun}{'s'[: number != 1]}"
+
+
+def join(counts: Iterable) -> str:
+    """Writes one count per layer as the paper does, such as "26+7"."""
     return "+".join(str(count) for count in counts)

@@ -1,7 +1,6 @@
 """`python -m iwae_tf.report`."""
 
-from iwae_tf.experiment.command import run_command
-from iwae_tf.report.command import main
+from iwae_tf.report.command import run
 
 if __name__ == "__main__":
-    run_command(main, "the same command writes the report anew")
+    run()

@@ -1,45 +1,54 @@
-"""The folder that a run leaves behind: its files, their formats, and who may write there.
+"""The folder of a run: its files, and who may write there.
 
-flags.txt                   a flagfile that repeats the run
-data.json                   what its images were: numbers, size, binarisation, check sum
+flags.txt                   the format version, and a flagfile that repeats the run
+data.json                   the images: numbers, size, binarisation, check sum
 checkpoints/                what continues the training
 unfinished_evaluation.npz   what continues the evaluation
-history.csv                 one row an epoch, see HISTORY_COLUMNS
-results.json                what the evaluation found
-test_log_likelihoods.npz    the NLL's per-image values
+history.csv                 one row per epoch, see `history.HISTORY_COLUMNS`
+results.json                the results of the evaluation, see `results.Results`
+test_log_likelihoods.npz    per-image values behind the NLL
 samples.npz                 images drawn from the prior
 figures/                    pictures
 train/, validation/         TensorBoard event files
 saved_model/                the exported model
-pruned/                     the model without inactive units, and what it is worth
+pruned/                     the model without inactive units, and its NLL
+gradients.json              bias and variance of gradient estimators
 """
 
-import json
 import contextlib
-import csv
 import errno
-import fcntl
-import os
 import pathlib
+import re
 import shutil
-import sys
+from collections.abc import Mapping
+
+import msgspec
+
 from iwae_tf.errors import UserError
 from iwae_tf.runs import checkpoints
-from iwae_tf.runs.results import HISTORY_COLUMNS, LARGEST, RESULTS, missing_place, wrong_option
+from iwae_tf.runs import history as history_file
+from iwae_tf.runs.lock import FolderLock
+from iwae_tf.runs.results import DataDescription, Results, from_json, to_json
 from iwae_tf.runtime import files
 
-# Pixels along a side, beyond which a record of images is no such thing.
-_MOST_PIXELS = 10_000
-# Flags by which a run that was started may be continued further.
-GROWING_FLAGS = ("stages",)
-# Flags that say where something lies, which may be moved; data.json holds what it has to be.
-MOVING_FLAGS = ("data_dir",)
+# The version of these files. A reader accepts this one and all before it; runs without a version are of format 1.
+FORMAT = 2
+_FORMAT_LINE = re.compile(r"# iwae_tf run, format ([0-9]{1,9})")
+# Settings that may grow when a run is continued.
+GROWING_SETTINGS = ("stages",)
+# Settings that say where something is stored, which may change; data.json describes what has to be there.
+MOVING_SETTINGS = ("data_dir",)
 
 
 class RunDirectory:
-    """The files of one run; a context, at whose end the folder is released."""
+    """The files of one run; a context manager that releases the folder at its end.
 
-    def __init__(self, path):
+    Args:
+      path: the folder.
+      before: values of settings in runs that were made before the settings existed, name -> text.
+    """
+
+    def __init__(self, path: str | pathlib.Path, before: Mapping[str, str] | None = None):
         self.path = pathlib.Path(path)
         self.flags = self.path / "flags.txt"
         self.data = self.path / "data.json"
@@ -53,8 +62,10 @@ class RunDirectory:
         self.validation_events = self.path / "validation"
         self.saved_model = self.path / "saved_model"
         self.pruned = self.path / "pruned"
+        self.gradients = self.path / "gradients.json"
         self.unfinished_evaluation = self.path / "unfinished_evaluation.npz"
-        self._lock = None
+        self._before = dict(before or {})
+        self._lock = FolderLock(self.path)
 
     def __enter__(self):
         return self
@@ -62,113 +73,175 @@ class RunDirectory:
     def __exit__(self, *_):
         self.release()
 
-    def has_checkpoints(self):
-        """Whether a training began here that can be continued."""
+    def has_checkpoints(self) -> bool:
+        """Whether the folder holds a training run that can be continued."""
         return bool(checkpoints.steps(self.checkpoints))
 
-    def check(self, flags, overwrite=False):
-        """Checks that a run with these flags may go on here, and changes nothing.
+    def check(self, settings: Mapping[str, str], overwrite: bool = False) -> None:
+        """Checks that a run with these settings may use the folder; changes nothing.
 
         Args:
-          flags: name -> value, texts, of every flag that decides what the run computes.
-          overwrite: whether what an earlier run left here will be removed.
+          settings: name -> text, everything that decides what the run computes.
+          overwrite: whether an earlier run in the folder will be removed.
 
         Raises:
-          UserError: the folder holds something else, or a run that was trained with other flags.
+          UserError: the folder holds something else, or a run that was trained with other settings.
         """
         self._check_entries()
-        stored = self._stored_flags()
+        stored = self._stored_settings()
         if stored and self.checkpoints.exists() and not overwrite:
-            _refuse_differences(self.path, stored, flags)
+            _refuse_differences(self.path, self._before | stored, settings)
+
+    def claim(self, settings: Mapping[str, str], overwrite: bool = False, data: DataDescription | None = None) -> None:
+        """Makes the folder this run's own, after the checks of `check`.
+
+        Args:
+          settings: as for `check`.
+          overwrite: as for `check`.
+          data: the images, or None to leave them out of the record.
+
+        Raises:
+          UserError: as `check`; the run was trained on other images; the folder cannot be written; or another
+            process is using it.
+        """
+        self.check(settings, overwrite)
+        self.take()
+        self.check(settings, overwrite)  # Another process may have written in the meantime.
+        if data and self.has_checkpoints() and not overwrite:
+            self.check_data(data)
+        lines = [f"# iwae_tf run, format {FORMAT}", *(f"--{name}={value}" for name, value in settings.items())]
+        with self._refusing_failures():
+            for path in self._temporaries():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if overwrite:
+                self._remove_run()
+            files.write_atomically(self.flags, ("\n".join(lines) + "\n").encode())
+            if data:
+                files.write_atomically(self.data, to_json(data))
+
+    def take(self) -> None:
+        """Creates the folder and locks it; the lock ends with the process, however that ends.
+
+        Raises:
+          UserError: another process is using the folder, or it cannot be created.
+        """
+        with self._refusing_failures():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.take()
+
+    def release(self) -> None:
+        """Lets other processes use the folder."""
+        self._lock.release()
+
+    def read_flags(self) -> dict[str, str]:
+        """Returns the settings of the run, name -> text.
+
+        Raises:
+          UserError: this is not a run directory, it was written by a later version, or it holds files that no run
+            writes.
+        """
+        self._check_entries()
+        stored = self._stored_settings()
+        if not stored:
+            raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
+        return stored
+
+    def check_data(self, data: DataDescription) -> None:
+        """Checks that images are those that the run was trained on.
+
+        Args:
+          data: the images.
+
+        Raises:
+          UserError: they are different.
+        """
+        if not self.data.exists():
+            return
+        stored, given = msgspec.to_builtins(self.read_data()), msgspec.to_builtins(data)
+        differences = [
+            f"{name} is {stored[name]} there and {value} here"
+            for name, value in given.items()
+            if name in stored and stored[name] != value
+        ]
+        if differences:
+            raise UserError(
+                f"{self.path} was trained on other images ({'; '.join(differences)}): use the same images to continue "
+                "it, choose another run directory, or overwrite the run."
+            )
+
+    def read_data(self) -> DataDescription:
+        """Returns the description of the images of the run.
+
+        Raises:
+          UserError: it is missing or damaged.
+        """
+        if not self.data.exists():
+            raise UserError(f"{self.path} has no {self.data.name}; the command that trained it writes it again.")
+        remedy = "remove it, it will be written again"
+        data = from_json(self.data, DataDescription, remedy)
+        if data.image_shape is msgspec.UNSET:
+            raise UserError(f"{self.data} is damaged: it has no image_shape; {remedy}.")
+        return data
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Returns the rows of history.csv; see `history.read_history`."""
+        return history_file.read_history(self.history)
+
+    def write_history(self, rows) -> None:
+        """Writes history.csv, replacing the old one."""
+        history_file.write_history(self.history, rows)
+
+    def read_results(self) -> Results | None:
+        """Returns the results of the evaluation, or None if there are none yet.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        return from_json(self.results, Results, "remove it to evaluate again") if self.results.exists() else None
+
+    def write_results(self, results: Results) -> None:
+        """Writes results.json; all numbers must be finite."""
+        files.write_atomically(self.results, to_json(results))
+
+    def discard_results(self) -> None:
+        """Removes the results and exported models, which do not describe a model that is trained further."""
+        for path in (self.results, self.unfinished_evaluation, self.gradients, self.figures / "gradients.png"):
+            path.unlink(missing_ok=True)
+        if self.saved_model.exists():
+            shutil.rmtree(self.saved_model)
+        self.discard_pruned()
+
+    def discard_pruned(self) -> None:
+        """Removes the model without inactive units."""
+        if self.pruned.exists():
+            shutil.rmtree(self.pruned)
 
     def _folders(self):
         events = self.train_events, self.validation_events
         return self.checkpoints, self.figures, *events, self.saved_model, self.pruned
 
     def _files(self):
-        return (
-            self.flags,
-            self.data,
-            self.history,
-            self.results,
-            self.test_log_likelihoods,
-            self.samples,
-            self.unfinished_evaluation,
-        )
+        measured = self.results, self.test_log_likelihoods, self.samples, self.gradients, self.unfinished_evaluation
+        return self.flags, self.data, self.history, *measured
 
     def _check_entries(self):
-        """Raises a UserError for what no run leaves, such as links by which a foreign one has us write elsewhere."""
+        """Refuses what no run writes, such as symbolic links through which files elsewhere would be overwritten."""
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, not a run directory; give another --run_dir.")
+            raise UserError(f"{self.path} is a file, not a run directory; choose another run directory.")
         entries = list(self.path.iterdir()) if self.path.exists() else []
         below = [path for folder in self._folders() if folder.is_dir() for path in folder.rglob("*")]
         for path in (*entries, *below):
             if path.is_symlink():
-                raise UserError(f"{path} is a symbolic link, which a run does not write through; remove it.")
+                raise UserError(f"{path} is a symbolic link, which a run does not follow; remove it.")
         for path in entries:
             if (path in self._folders() and not path.is_dir()) or (path in self._files() and not path.is_file()):
                 kind = "file" if path in self._files() else "folder"
-                raise UserError(f"{path} is no {kind}, as it is in a run; remove it.")
+                raise UserError(f"{path} is not a {kind}, as it is in a run directory; remove it.")
 
     def _temporaries(self):
-        """What writes that were killed have left: of use to nobody."""
+        """What is left of writes that were killed."""
         named = [path for known in (*self._files(), *self._folders()) for path in self.path.glob(f".{known.name}*")]
         return [*named, *self.checkpoints.glob(".ckpt-*"), *self.figures.glob(".*.png.*"), *self.pruned.glob(".*")]
-
-    def claim(self, flags, overwrite=False, data=None):
-        """Makes the folder this run's own, after the checks of `check`.
-
-        Args:
-          flags: as for `check`.
-          overwrite: as for `check`.
-          data: what the images are, plain JSON, see `datasets.Images.describe`; or None, if nobody needs to know.
-
-        Raises:
-          UserError: as `check`; the run was trained on other images; the folder cannot be written; or another
-            process works there.
-        """
-        self.check(flags, overwrite)
-        self.take()
-        self.check(flags, overwrite)  # Until now another process may have written.
-        if data and self.has_checkpoints() and not overwrite:
-            self.check_data(data)
-        with self._refusing_failures():
-            for path in self._temporaries():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if overwrite:
-                self._remove_run()
-            files.write_atomically(self.flags, "".join(f"--{name}={value}\n" for name, value in flags.items()).encode())
-            if data:
-                files.write_atomically(self.data, (json.dumps(data, indent=2) + "\n").encode())
-
-    def take(self):
-        """Makes the folder and locks it; the lock ends with the process, however that ends.
-
-        Raises:
-          UserError: another process works there, or the folder cannot be made.
-        """
-        if self._lock is not None:
-            return
-        with self._refusing_failures():
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise UserError(
-                f"Another process works in {self.path}; wait for its end, or give another --run_dir."
-            ) from error
-        except OSError as error:
-            # Some network file systems have no locks.
-            print(f"iwae_tf: {self.path} cannot be locked ({error.strerror}); start one process only", file=sys.stderr)
-        self._lock = lock
-
-    def release(self):
-        """Lets other processes claim the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     @contextlib.contextmanager
     def _refusing_failures(self):
@@ -178,78 +251,31 @@ class RunDirectory:
             if error.errno == errno.ENOSPC:
                 raise
             raise UserError(
-                f"Cannot write to the run directory {self.path} ({error.strerror}); give another --run_dir."
+                f"Cannot write to the run directory {self.path} ({error.strerror}); choose another run directory."
             ) from error
 
-    def read_flags(self):
-        """Returns the flags of the run, name -> value, both texts.
-
-        Raises:
-          UserError: this is not a run directory, or it holds what no run leaves.
-        """
-        self._check_entries()
-        stored = self._stored_flags()
-        if not stored:
-            raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
-        return stored
-
-    def check_data(self, data):
-        """Checks that images are those that the run was trained on.
-
-        Args:
-          data: what they are, as for `claim`.
-
-        Raises:
-          UserError: they are others.
-        """
-        stored = self._stored_data() or data
-        changed = {name: value for name, value in data.items() if stored.get(name) != value}
-        different = [f"{name} {stored.get(name)} there, {value} here" for name, value in changed.items()]
-        if different:
-            raise UserError(
-                f"{self.path} was trained on other images ({'; '.join(different)}): give the same ones to continue it, "
-                "another --run_dir, or --overwrite to start anew."
-            )
-
-    def read_data(self):
-        """Returns what the images of the run are, as `claim` was told.
-
-        Raises:
-          UserError: there is no such record, or it is damaged.
-        """
-        data = self._stored_data()
-        if data is None:
-            raise UserError(f"{self.path} has no {self.data.name}; the command that trained it writes it anew.")
-        return data
-
-    def _stored_data(self):
-        if not self.data.exists():
-            return None
-        try:
-            data = json.loads(self.data.read_text())
-            height, width = data["image_shape"]
-            if not all(type(side) is int and 0 < side <= _MOST_PIXELS for side in (height, width)):
-                raise ValueError(f"image_shape {data['image_shape']}")
-        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"Cannot read {self.data} ({error!r}); remove it: it is written anew.") from error
-        return data
-
-    def _stored_flags(self):
-        """The flags of the run that is here, or {} for an empty folder."""
+    def _stored_settings(self):
+        """The settings of the run in the folder, or {} for an empty folder."""
         if not self.flags.exists():
             if self.path.is_dir() and set(self.path.iterdir()) - set(self._temporaries()):
                 raise UserError(
-                    f"{self.path} holds something else than a run (it has no flags.txt); give another --run_dir."
+                    f"{self.path} holds something other than a run (it has no flags.txt); choose another run directory."
                 )
             return {}
         lines = self.flags.read_text(errors="replace").splitlines()
+        match = _FORMAT_LINE.match(lines[0]) if lines else None
+        if match and int(match[1]) > FORMAT:
+            raise UserError(
+                f"{self.path} was written by a later version of iwae_tf (format {match[1]}; this version reads up to "
+                f"{FORMAT}); update iwae_tf."
+            )
         pairs = [line.removeprefix("--").split("=", 1) for line in lines if line.startswith("--") and "=" in line]
         if not pairs:
-            raise UserError(f"{self.flags} is damaged: it holds no flags; give another --run_dir.")
+            raise UserError(f"{self.flags} is damaged: it holds no flags; choose another run directory.")
         return dict(pairs)
 
     def _remove_run(self):
-        """Removes the files of a run and nothing else, but for flags.txt, by which the folder stays recognisable."""
+        """Removes the files of a run and nothing else; flags.txt stays, which marks the folder as a run directory."""
         for folder in self._folders():
             if folder.exists():
                 shutil.rmtree(folder)
@@ -257,78 +283,22 @@ class RunDirectory:
             if file != self.flags:
                 file.unlink(missing_ok=True)
 
-    def discard_results(self):
-        """Removes results and exported models, which do not hold for a model that is trained further."""
-        self.results.unlink(missing_ok=True)
-        self.unfinished_evaluation.unlink(missing_ok=True)
-        if self.saved_model.exists():
-            shutil.rmtree(self.saved_model)
-        self.discard_pruned()
 
-    def discard_pruned(self):
-        """Removes the model without inactive units."""
-        if self.pruned.exists():
-            shutil.rmtree(self.pruned)
-
-    def read_history(self):
-        """Returns the rows of history.csv, dictionaries of floats; none if there is no such file.
-
-        Raises:
-          UserError: the file is damaged.
-        """
-        if not self.history.exists():
-            return []
-        try:
-            with self.history.open(newline="") as file:
-                rows = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
-            wrong = [value for row in rows for value in row.values() if not abs(value) < LARGEST]
-            if wrong:
-                raise ValueError(f"{wrong[0]} is no number of a training")
-        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise UserError(f"Cannot read {self.history} ({error}); remove it: it is written anew.") from error
-        return rows
-
-    def write_history(self, rows):
-        """Writes history.csv anew."""
-        lines = [",".join(HISTORY_COLUMNS)]
-        lines += [",".join(f"{row[name]:.9g}" for name in HISTORY_COLUMNS) for row in rows]
-        files.write_atomically(self.history, ("\n".join(lines) + "\n").encode())
-
-    def read_results(self):
-        """Returns the object in results.json, or None if there is none yet.
-
-        Raises:
-          UserError: the file is damaged.
-        """
-        if not self.results.exists():
-            return None
-        try:
-            results = json.loads(self.results.read_text())
-            missing = missing_place(results, RESULTS) or wrong_option(results)
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"Cannot read {self.results} ({error!r}); remove it to evaluate again.") from error
-        if missing:
-            raise UserError(f"{self.results} is damaged (see {missing}); remove it to evaluate again.")
-        return results
-
-    def write_results(self, results):
-        """Writes results.json; numbers must be plain and finite."""
-        files.write_atomically(self.results, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _refuse_differences(path, stored, flags):
-    """Raises a UserError that lists the flags that differ from those of the run in `path`."""
+def _refuse_differences(path, stored, settings):
+    """Raises a UserError that lists the settings that differ from those of the run in `path`."""
     differences = [
-        f"--{name}={stored.get(name, '(none)')} there, {value} here"
-        for name, value in flags.items()
-        if stored.get(name) != value and name not in MOVING_FLAGS and not _has_grown(name, stored.get(name), value)
+        f"{name} is {stored.get(name, '(not set)')} there and {value} here"
+        for name, value in settings.items()
+        if stored.get(name) != value and name not in MOVING_SETTINGS and not _has_grown(name, stored.get(name), value)
     ]
     if differences:
         raise UserError(
-            f"{path} was started with other flags ({'; '.join(differences)}): give the same ones to continue it, "
-            "another --run_dir, or --overwrite to start anew."
+            f"{path} was started with other settings ({'; '.join(differences)}): use the same settings to continue it, "
+            "choose another run directory, or overwrite the run."
         )
 
 
 def _has_grown(name, old, new):
-    return name in GROWING_FLAGS and old is not None and old.isdigit() and int(new) >= int(old)
+    if name not in GROWING_SETTINGS or not re.fullmatch("[0-9]{1,9}", old or ""):
+        return False
+    return int(new) >= int(old)

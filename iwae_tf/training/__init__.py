@@ -1,4 +1,4 @@
-"""Training: the loop over epochs, with checkpoints that continue it, event files and progress."""
+"""Training: the loop over epochs, with checkpoints, event files and progress."""
 
 from iwae_tf.training.loop import train, train_epochs
 from iwae_tf.training.plan import Plan

@@ -1,4 +1,4 @@
-"""Batches and the compiled training steps that draw them."""
+"""Batches, and the compiled training steps that draw them."""
 
 import tensorflow as tf
 
@@ -11,37 +11,37 @@ def compiled_steps(model, images, num_samples=None):
     """Returns a function that runs many of the model's train steps in one compiled call.
 
     Its arguments are (order, start, stop): the images of each step of the epoch, int32 [steps_per_epoch, batch], and
-    the steps to run. Shapes never change and the loop's bounds are tensors, so it is compiled once. (`for step in
-    tf.range(start, stop)` would be compiled anew for every pair of bounds.)
+    the range of steps to run. The shapes never change and the loop's bounds are tensors, so it is compiled only once;
+    `for step in tf.range(start, stop)` would be compiled again for every pair of bounds.
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
       images: uint8 tensor [num_images, event].
-      num_samples: samples per image, if not the model's number.
+      num_samples: samples per image; None for the model's number.
 
     Returns:
-      A function to the running means of the model's metrics, name -> tensor.
+      A function that returns the running means of the model's metrics, name -> scalar tensor.
     """
 
     @tf.function(jit_compile=model.jit_compile)
     def run_steps(order, start, stop):
-        def one_step(step):
+        def run_step(step):
             model.distribute_strategy.run(lambda: model.train_step(batch(model, images, order[step]), num_samples))
             return [step + 1]
 
-        tf.while_loop(lambda step: step < stop, one_step, [start])
+        tf.while_loop(lambda step: step < stop, run_step, [start])
         return model.get_metrics_result()
 
     return lambda order, start, stop: run_steps(order, tf.constant(start), tf.constant(stop))
 
 
 def batch(model, images, indices):
-    """This replica's share of the images of step `optimizer.iterations`, binarised as they are drawn.
+    """Returns this replica's share of the batch of step `optimizer.iterations`, binarised with that step's noise.
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
       images: uint8 tensor [num_images, event].
-      indices: int32 [batch], the whole batch.
+      indices: int32 [batch], the images of the whole batch.
 
     Returns:
       Float32 zeros and ones, [batch / replicas, event].
@@ -51,7 +51,14 @@ def batch(model, images, indices):
 
 
 def epoch_order(num_images, plan, seed, epoch):
-    """The images of each step of an epoch, int32 [steps_per_epoch, batch]: every epoch has its own random order."""
+    """Returns the images of each step of an epoch, int32 [steps_per_epoch, batch], in a random order.
+
+    Args:
+      num_images: training images.
+      plan: a `Plan`.
+      seed: the run's seed.
+      epoch: counted from 0; every epoch has a different order.
+    """
     steps = plan.steps_per_epoch(num_images)
     order = noise.permutation(num_images, noise.key(seed, "order", epoch))
     return tf.reshape(order[: steps * plan.batch_size], [steps, plan.batch_size])

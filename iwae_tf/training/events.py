@@ -1,7 +1,7 @@
 """TensorBoard's event files.
 
-The x axis is `optimizer.iterations`. train/ has the training curves, each point the mean over the steps since the last
-one; validation/ the same quantities once an epoch, and pictures and active units every few.
+The x axis is `optimizer.iterations`. train/ holds the training curves, where each point is the mean over the steps
+since the previous one; validation/ holds the same quantities once per epoch, and pictures and active units at times.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from iwae_tf import figures
 from iwae_tf.evaluation import units
 from iwae_tf.evaluation.samples import reconstruction_pairs, sample_means
 
-# Steps between two points of the training curves, about.
+# Approximate number of steps between two points of the training curves.
 STEPS_PER_POINT = 200
 _PICTURE_IMAGES = 100
 
@@ -29,17 +29,20 @@ class _Events:
         self.train.flush()
         self.validation.flush()
 
+    def close(self):
+        self.train.close()
+        self.validation.close()
+
 
 @contextlib.contextmanager
 def events(run):
-    """The open event files of a run; None for None, a worker that writes nothing."""
+    """Opens the event files of a run; yields None if run is None, as in a worker that writes nothing."""
     opened = _Events(run) if run else None
     try:
         yield opened
     finally:
         if opened:
-            opened.train.close()
-            opened.validation.close()
+            opened.close()
 
 
 class Points:
@@ -47,53 +50,53 @@ class Points:
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
-      record: the training's `Record`.
+      history: the training's `History`; it holds where the next point of the training curves begins.
     """
 
-    def __init__(self, model, record):
+    def __init__(self, model, history):
         self._model = model
-        self._record = record
+        self._history = history
 
     def begin_epoch(self):
-        """The metrics are means from here on."""
-        self._record.point_start = self._model.num_steps
-        self._record.point_sums = {}
+        """Starts the first point of an epoch; the metrics must have been reset."""
+        self._history.point_start = self._model.num_steps
+        self._history.point_sums = {}
 
     def after_call(self, opened, means, steps_done, steps_per_call, is_last):
-        """Writes a point of the training curves if it is time for one.
+        """Writes a point of the training curves if enough steps have passed.
 
         Args:
           opened: the open event files, or None.
           means: the metrics' means over the epoch so far, name -> float.
           steps_done: steps of the epoch so far.
-          steps_per_call: those between two calls of this function.
+          steps_per_call: steps between two calls of this function.
           is_last: whether the epoch ends here.
         """
         step = self._model.num_steps
-        num_steps = step - self._record.point_start
+        num_steps = step - self._history.point_start
         if num_steps < steps_per_call * max(1, STEPS_PER_POINT // steps_per_call) and not is_last:
             return
         sums = {name: mean * steps_done for name, mean in means.items()}
         if opened:
             with opened.train.as_default(step):
-                before = self._record.point_sums
+                before = self._history.point_sums
                 _write_scalars({name: (sums[name] - before.get(name, 0.0)) / num_steps for name in sums})
                 tf.summary.scalar("learning_rate", self._model.optimizer.learning_rate)
-        self._record.point_start, self._record.point_sums = step, sums
+        self._history.point_start, self._history.point_sums = step, sums
 
-    def after_epoch(self, opened, measured, images, image_shape):
-        """Writes the validation curves' point, and perhaps pictures.
+    def after_epoch(self, opened, means, images, image_shape):
+        """Writes the point of the validation curves and, if there are images, pictures and active units.
 
         Args:
           opened: the open event files, or None.
-          measured: the metrics' means over the validation images, name -> float.
-          images: validation images to draw and to count active units on, [num_images, event]; or None.
+          means: the metrics' means over the validation images, name -> float.
+          images: validation images to reconstruct and to count active units on, [num_images, event]; or None.
           image_shape: (height, width).
         """
         if not opened:
             return
         with opened.validation.as_default(self._model.num_steps):
-            _write_scalars(measured)
+            _write_scalars(means)
             if images is not None:
                 self._write_pictures(images, image_shape)
 

@@ -1,4 +1,4 @@
-"""The history of a training run, which its checkpoints hold."""
+"""The history of a training run, which is part of its checkpoints."""
 
 import dataclasses
 
@@ -11,22 +11,22 @@ _SUMS = "point_sums/"
 
 @dataclasses.dataclass
 class History:
-    """What the curves need of the training so far; a checkpoint holds it.
+    """The past of a training run, as far as history.csv and the event files need it.
 
     Attributes:
-      rows: those of history.csv.
+      rows: the rows of history.csv.
       seconds: time spent in training.
-      point_start: the step after which the training curves' next point begins.
-      point_sums: the metrics' sums from the epoch's start up to there, name -> float.
+      point_start: the step after which the next point of the training curves begins.
+      point_sums: the metrics' sums from the start of the epoch to `point_start`, name -> float.
     """
 
-    rows: list = dataclasses.field(default_factory=list)
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     point_start: int = 0
-    point_sums: dict = dataclasses.field(default_factory=dict)
+    point_sums: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def to_arrays(self):
-        """Returns name -> array."""
+    def to_arrays(self) -> dict[str, np.ndarray | np.generic]:
+        """Returns the history as name -> array, for a checkpoint."""
         rows = [[row[name] for name in runs.HISTORY_COLUMNS] for row in self.rows]
         return {
             "history": np.reshape(np.array(rows, np.float64), [-1, len(runs.HISTORY_COLUMNS)]),
@@ -36,8 +36,8 @@ class History:
         }
 
     @classmethod
-    def from_arrays(cls, arrays):
-        """Undoes `to_arrays`; arrays of other names are left alone."""
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "History":
+        """The inverse of `to_arrays`; ignores arrays with other names."""
         sums = {name: array for name, array in arrays.items() if name.startswith(_SUMS) and not array.shape}
         return cls(
             rows=[dict(zip(runs.HISTORY_COLUMNS, row, strict=True)) for row in arrays["history"].tolist()],
@@ -47,5 +47,5 @@ class History:
         )
 
 
-# The shapes that `Record.from_arrays` needs.
+# The arrays that `History.from_arrays` needs, name -> shape, where None stands for any length.
 ARRAY_SHAPES = {"history": (None, len(runs.HISTORY_COLUMNS)), "seconds": (), "point_start": ()}

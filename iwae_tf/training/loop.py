@@ -1,121 +1,183 @@
-"""Training: the epochs over a schedule, with checkpoints, event files and progress.
+"""Training: the epochs of a plan, with checkpoints, event files and progress.
 
-`train_step` of the model is the only definition of a step. What makes it fast is `compiled_steps`: many steps run in
-one compiled call, which draws its batches from images that lie in memory. Everything random is keyed by the step, and a
-checkpoint holds whatever else decides how it goes on: a run that was killed ends as if it had not been.
+The model's `train_step` is the only definition of a step; `compiled_steps` runs many of them in one compiled call, on
+images that are held in memory. All random numbers are keyed by the step, and a checkpoint holds the rest of the state:
+a run that is killed and continued ends with the same weights, history and curves as an uninterrupted one.
+
+Keras' callbacks (BackupAndRestore, CSVLogger, TensorBoard, TerminateOnNaN, SwapEMAWeights) are not used because a run
+must resume exactly, also within an epoch: weights, random numbers, running means and the points of all curves. Besides,
+callbacks act on single steps, while one compiled call here runs as many as fit into about a second.
 """
 
-import functools
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf.datasets import binarization
+from iwae_tf.datasets import Images, binarization
 from iwae_tf.errors import UserError
+from iwae_tf.models import ImportanceWeightedAutoencoder
+from iwae_tf.runs import RunDirectory
+from iwae_tf.runs.results import Training
 from iwae_tf.runtime import distribute
-from iwae_tf.training import batches, progress, saving, state
+from iwae_tf.training import batches, diagnosis, progress, saving, state
 from iwae_tf.training import events as event_files
+from iwae_tf.training.history import History
+from iwae_tf.training.plan import Plan
 from iwae_tf.training.validation import Validation
 
-# One compiled call should last about a second at most, so that progress and signals are served, but not much less: each
-# call allocates its memory anew, which at k = 50 and batch 100 costs as much as half a step. Operations in a call:
+# Operations in one compiled call. A call should last at most about a second, so that progress is shown and signals are
+# handled, but not much less: each call allocates its memory again, which at k = 50 and batch 100 costs as much as half
+# a step.
 _OPERATIONS_PER_CALL = 1e11
 
 
-def train(model, images, plan, run, continue_training=True):
+def train(
+    model: ImportanceWeightedAutoencoder,
+    images: Images,
+    plan: Plan,
+    run: RunDirectory | None,
+    continue_training: bool = True,
+) -> Training:
     """Trains a model, continuing from the run's last checkpoint if there is one.
 
-    Afterwards the model holds the weights to evaluate: the average where the plan has one.
+    Afterwards the model holds the weights to evaluate: their averages, if the plan averages them.
 
     Args:
-      model: an `ImportanceWeightedAutoencoder`; under a `tf.distribute` strategy every worker calls this.
+      model: an `ImportanceWeightedAutoencoder`; under a `tf.distribute` strategy every worker calls this function.
       images: `datasets.Images`.
       plan: a `Plan`.
-      run: the claimed `runs.RunDirectory`, or None for the workers that read and write nothing: all but the chief.
-      continue_training: if False, only restores what was trained so far.
+      run: the claimed `runs.RunDirectory`; None in workers other than the chief, which read and write nothing.
+      continue_training: if False, only restores the last checkpoint.
 
     Returns:
-      A dictionary: steps, epochs, seconds spent in training, examples_per_second, and whether the run was resumed.
+      A `runs.results.Training`.
 
     Raises:
-      UserError: no full batch, nothing trained, damaged checkpoints, or a bound or weights that are not finite.
-      signals.Interrupted: a signal asked to stop, and the training so far is saved.
+      UserError: batch_size is too large, there is no usable checkpoint, or a bound or a weight is not finite.
+      signals.Interrupted: a signal asked to stop; the training so far is saved.
     """
     steps_per_epoch = plan.steps_per_epoch(len(images.train))
     state.prepare(model, plan, steps_per_epoch)
-    record = state.restore(model, run)
-    begun = model.num_steps
-    if run and begun:
-        run.write_history(record.rows)  # The checkpoint's: cut back to it, and whole whatever became of the file.
-    total = plan.epochs * steps_per_epoch
-    if continue_training and begun < total:
+    history = state.restore(model, run)
+    first_step, last_step = model.num_steps, plan.epochs * steps_per_epoch
+    if run and first_step:
+        run.write_history(history.rows)  # The file may be damaged, or have rows of epochs after the checkpoint.
+    if continue_training and first_step < last_step:
         if run:
             run.discard_results()
-        for _ in train_epochs(model, images, plan, run, record):
+        for _ in train_epochs(model, images, plan, run, history):
             pass
     state.use_averages(model)
+    if not model.num_steps:
+        raise UserError("The run has no checkpoint, so there is no trained model; train the run first.")
+    return _result(model, plan, steps_per_epoch, history, resumed=0 < first_step < last_step)
+
+
+def _result(model, plan, steps_per_epoch, history, resumed):
     steps = model.num_steps
-    if not steps:
-        raise UserError("The run has no checkpoint, so there is no trained model: leave out --notrain.")
-    return {
-        "steps": steps,
-        "epochs": steps // steps_per_epoch,
-        "seconds": record.seconds,
-        "examples_per_second": steps * plan.batch_size / record.seconds if record.seconds else 0.0,
-        "resumed": 0 < begun < total,
-    }
+    return Training(
+        steps=steps,
+        epochs=steps // steps_per_epoch,
+        seconds=history.seconds,
+        examples_per_second=steps * plan.batch_size / history.seconds if history.seconds else 0.0,
+        resumed=resumed,
+    )
 
 
-def train_epochs(model, images, plan, run, record):
-    """Trains a prepared model epoch by epoch, from where it is to the end of the plan.
+def train_epochs(
+    model: ImportanceWeightedAutoencoder, images: Images, plan: Plan, run: RunDirectory | None, history: History
+) -> Iterator[dict[str, float]]:
+    """Trains a prepared model from its current step to the end of the plan.
 
     Args:
-      model: an `ImportanceWeightedAutoencoder` after `prepare` and perhaps `restore`.
+      model: an `ImportanceWeightedAutoencoder` after `prepare`, and `restore` if it is continued.
       images: `datasets.Images`.
       plan: a `Plan`.
       run: as for `train`.
-      record: the `history.History` of the training so far, which grows.
+      history: the history of the training so far; rows are appended to it.
 
     Yields:
-      The row of history.csv of each epoch, as soon as it is saved.
+      The row of history.csv of each epoch, after the epoch is saved.
 
     Raises:
-      See `train`.
+      UserError: as `train`.
+      signals.Interrupted: as `train`.
     """
-    workers = distribute.Workers(model.distribute_strategy)
-    steps = plan.steps_per_epoch(len(images.train))
-    run_steps_with = functools.cache(functools.partial(batches.compiled_steps, model, tf.constant(images.train)))
-    validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
-    points = event_files.Points(model, record)
-    saver = saving.Saver(model, run, plan, record)
-    line = progress.Progress(model.num_steps / steps, [plan.num_samples(epoch, model) for epoch in range(plan.epochs)])
+    epochs = _Epochs(model, images, plan, run, history)
     with event_files.events(run) as events:
-        for epoch in range(model.num_steps // steps, plan.epochs):
-            first = model.num_steps % steps
-            if not first:
-                model.reset_metrics()
-                points.begin_epoch()
-            order = batches.epoch_order(len(images.train), plan, model.seed, epoch)
-            num_samples = plan.num_samples(epoch, model)
-            run_steps, num_steps = run_steps_with(num_samples), _steps_per_call(model, plan.batch_size, num_samples)
-            for start in range(first, steps, num_steps):
-                stop = min(start + num_steps, steps)
-                means = {name: float(mean) for name, mean in run_steps(order, start, stop).items()}
-                saver.refuse_trouble("training", means, images.train, plan)
-                points.after_call(events, means, stop, num_steps, is_last=stop == steps)
-                line.within_epoch(epoch, stop / steps, means)
-                if stop < steps:
-                    saver.within_epoch(events, workers)
-            with state.averaged_weights(model):
-                measured = validation.means()
-                saver.refuse_trouble("validation", measured, images.train, plan)
-                row = _row(model, epoch, means, measured, saver.seconds())
-                record.rows.append(row)
-                drawn = (epoch + 1) % plan.picture_every == 0 or epoch + 1 == plan.epochs
-                points.after_epoch(events, measured, validation.images if drawn else None, images.image_shape)
-            line.after_epoch(row)
-            saver.after_epoch(events, workers)
-            yield row
+        for epoch in range(model.num_steps // epochs.steps_per_epoch, plan.epochs):
+            means = epochs.train_epoch(epoch, events)
+            yield epochs.finish_epoch(epoch, means, events)
+
+
+class _Epochs:
+    """Trains one epoch after another; the arguments are those of `train_epochs`.
+
+    Attributes:
+      steps_per_epoch: training steps in an epoch.
+    """
+
+    def __init__(self, model, images, plan, run, history):
+        self._model, self._images, self._plan, self._run, self._history = model, images, plan, run, history
+        self._workers = distribute.Workers(model.distribute_strategy)
+        self.steps_per_epoch = plan.steps_per_epoch(len(images.train))
+        self._train_images = tf.constant(images.train)
+        self._num_samples = [plan.samples_in_epoch(epoch, model) for epoch in range(plan.epochs)]
+        # Each is compiled when it is first called.
+        self._run_steps = {
+            num_samples: batches.compiled_steps(model, self._train_images, num_samples)
+            for num_samples in set(self._num_samples)
+        }
+        self._validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
+        self._points = event_files.Points(model, history)
+        self._saver = saving.Saver(model, run, plan, history)
+        self._progress = progress.Progress(model.num_steps / self.steps_per_epoch, self._num_samples)
+
+    def train_epoch(self, epoch, events):
+        """Trains the rest of an epoch; returns the metrics' means over the whole epoch, name -> float."""
+        first_step = self._model.num_steps % self.steps_per_epoch
+        if not first_step:
+            self._model.reset_metrics()
+            self._points.begin_epoch()
+        order = batches.epoch_order(len(self._images.train), self._plan, self._model.seed, epoch)
+        num_samples = self._num_samples[epoch]
+        steps_per_call = _steps_per_call(self._model, self._plan.batch_size, num_samples)
+        for start in range(first_step, self.steps_per_epoch, steps_per_call):
+            stop = min(start + steps_per_call, self.steps_per_epoch)
+            means = {name: float(mean) for name, mean in self._run_steps[num_samples](order, start, stop).items()}
+            self._check_finite("training", means)
+            is_last = stop == self.steps_per_epoch
+            self._points.after_call(events, means, stop, steps_per_call, is_last)
+            self._progress.within_epoch(epoch, stop / self.steps_per_epoch, means)
+            if not is_last:
+                self._saver.within_epoch(events, self._workers)
+        return means
+
+    def finish_epoch(self, epoch, train_means, events):
+        """Validates and saves a trained epoch; returns its row of history.csv."""
+        plan = self._plan
+        with state.averaged_weights(self._model):
+            validation_means = self._validation.means()
+            self._check_finite("validation", validation_means)
+            row = _row(self._model, epoch, train_means, validation_means, self._saver.seconds())
+            self._history.rows.append(row)
+            has_pictures = (epoch + 1) % plan.picture_every == 0 or epoch + 1 == plan.epochs
+            images = self._validation.images if has_pictures else None
+            self._points.after_epoch(events, validation_means, images, self._images.image_shape)
+        self._progress.after_epoch(row)
+        self._saver.after_epoch(events, self._workers)
+        return row
+
+    def _check_finite(self, split, means):
+        """Raises a UserError if a mean of "training" or "validation", or a weight in validation, is not finite."""
+        problem = diagnosis.not_finite(self._model, split, means)
+        if not problem:
+            return
+        if self._workers.count == 1:  # All workers would have to repeat the steps together.
+            saved = self._saver.saved_values
+            problem = diagnosis.first_bad_step(self._model, self._train_images, self._plan, saved) or problem
+        raise UserError(diagnosis.message(problem, self._run))
 
 
 def _steps_per_call(model, batch_size, num_samples):
@@ -125,15 +187,15 @@ def _steps_per_call(model, batch_size, num_samples):
     return int(np.clip(_OPERATIONS_PER_CALL / per_step, 1, event_files.STEPS_PER_POINT))
 
 
-def _row(model, epoch, means, measured, seconds):
+def _row(model, epoch, train_means, validation_means, seconds):
     """The row of history.csv."""
     return {
         "epoch": epoch + 1.0,
         "step": float(model.num_steps),
-        "train_iwae_bound": means["iwae_bound"],
-        "validation_iwae_bound": measured["iwae_bound"],
-        "train_elbo": means["elbo"],
-        "validation_elbo": measured["elbo"],
+        "train_iwae_bound": train_means["iwae_bound"],
+        "validation_iwae_bound": validation_means["iwae_bound"],
+        "train_elbo": train_means["elbo"],
+        "validation_elbo": validation_means["elbo"],
         "learning_rate": float(model.optimizer.learning_rate),
         "seconds": seconds,
     }

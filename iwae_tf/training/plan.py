@@ -1,10 +1,11 @@
-"""How to train: the plan of a training run and its optimizer."""
+"""The plan of a training run: its schedule, batches and optimizer."""
 
 import dataclasses
 
 import keras
 
 from iwae_tf.errors import UserError
+from iwae_tf.models import ImportanceWeightedAutoencoder
 from iwae_tf.training import schedules
 
 SCHEDULES = ("cosine", "paper")
@@ -17,16 +18,17 @@ class Plan:
     Attributes:
       schedule: "cosine" over `epochs`, or "paper" for the paper's stages.
       epochs: passes over the training images.
-      first_epochs: the first of them, which have a constant learning rate (cosine schedule) and
-      first_num_samples: samples per image of their own.
-      learning_rate: the rate at the start.
-      batch_size: images per step; what is left over at the end of an epoch is dropped.
+      first_epochs: how many epochs at the start use `first_num_samples`; with the cosine schedule, the learning rate
+        is constant in these epochs.
+      first_num_samples: samples per image in the first epochs.
+      learning_rate: the learning rate at the start.
+      batch_size: images per step; an incomplete batch at the end of an epoch is dropped.
       adam_epsilon: Adam's epsilon.
-      ema_momentum: momentum of the weights' average over the steps, 0 for no averaging; it is lowered where it
-        would average over more than a tenth of the training.
+      ema_momentum: momentum of the exponential moving average of the weights, 0 for no averaging; it is lowered if the
+        average would span more than a tenth of the training.
       picture_every: epochs between pictures and active units in the event files.
       jit: whether to compile with XLA.
-      clip_norm: the gradients of a step are scaled down to this norm, all together; 0 for no clipping.
+      clip_norm: the gradients of a step are scaled down together to this norm; 0 for no clipping.
       checkpoint_minutes: minutes between checkpoints within an epoch.
     """
 
@@ -43,28 +45,34 @@ class Plan:
     clip_norm: float = 0.0
     checkpoint_minutes: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}, but must be one of {', '.join(SCHEDULES)}.")
 
-    def steps_per_epoch(self, num_images):
-        """Full batches in `num_images` images."""
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Returns the number of full batches in `num_images` images.
+
+        Raises:
+          UserError: there is not even one.
+        """
         if self.batch_size > num_images:
-            raise UserError(f"--batch_size={self.batch_size} is more than the {num_images} training images.")
+            raise UserError(
+                f"batch_size={self.batch_size} is more than the {num_images} training images; use a smaller batch_size."
+            )
         return num_images // self.batch_size
 
-    def num_samples(self, epoch, model):
-        """Samples per image in an epoch, counted from 0."""
+    def samples_in_epoch(self, epoch: int, model: ImportanceWeightedAutoencoder) -> int:
+        """Returns the number of samples per image in an epoch, counted from 0."""
         return self.first_num_samples if epoch < self.first_epochs else model.num_samples
 
-    def optimizer(self, steps_per_epoch):
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Returns the paper's Adam [arXiv:1509.00519, section 5] with this plan's learning rates and averaging."""
         if self.schedule == "cosine":
             steps, constant_steps = self.epochs * steps_per_epoch, self.first_epochs * steps_per_epoch
             rates = schedules.CosineSchedule(self.learning_rate, steps, constant_steps)
         else:
             rates = schedules.PaperSchedule(self.learning_rate, steps_per_epoch)
-        # An average over more than a tenth of a short training would lag behind it.
+        # An average over more than a tenth of a short training would lag behind the weights.
         momentum = min(self.ema_momentum, 1.0 - 10.0 / max(self.epochs * steps_per_epoch, 10))
         averaging = {"use_ema": True, "ema_momentum": momentum} if self.ema_momentum else {}
         return keras.optimizers.Adam(

@@ -6,19 +6,21 @@ import numpy as np
 
 from iwae_tf.runtime import progress
 
+# The part of an epoch's time that does not depend on its samples, in samples.
+_FIXED_WORK = 3.0
+
 
 class Progress:
-    """Prints a line an epoch, and on a terminal the state within the epoch too.
+    """Prints a line per epoch and, on a terminal, updates it within the epoch.
 
     Args:
-      epochs_before: epochs that are trained already, perhaps and a part of one.
+      epochs_before: epochs that are trained already, with a fraction for a part of an epoch.
       num_samples: samples per image in each epoch.
     """
 
     def __init__(self, epochs_before, num_samples):
         self._num_epochs = num_epochs = len(num_samples)
-        # An epoch's time grows with its samples; what does not is worth about three of them.
-        self._ends = np.cumsum([0.0, *(count + 3.0 for count in num_samples)])
+        self._ends = np.cumsum([0.0, *(count + _FIXED_WORK for count in num_samples)])
         self._before = self._work(epochs_before)
         self._line = progress.StatusLine()
         self._start = time.monotonic()
@@ -31,7 +33,7 @@ class Progress:
         self._line.update(lambda: self._text(epoch, done, f"train {means['iwae_bound']:8.2f} nats ({done:.0%})"))
 
     def after_epoch(self, row):
-        """Reports the row of an epoch."""
+        """Reports the row of a finished epoch."""
         bounds = f"train {row['train_iwae_bound']:8.2f}  validation {row['validation_iwae_bound']:8.2f} nats"
         self._line.keep(self._text(int(row["epoch"]) - 1, 1.0, bounds))
 
@@ -42,5 +44,5 @@ class Progress:
         return f"epoch {epoch + 1:{len(str(self._num_epochs))}}/{self._num_epochs}  {bounds}  {left} left"
 
     def _work(self, epochs):
-        """The work that this many epochs are."""
+        """The work of the first `epochs` epochs, which may be a fraction."""
         return float(np.interp(epochs, np.arange(len(self._ends)), self._ends))

@@ -6,6 +6,7 @@
 """
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,11 +16,11 @@ from iwae_tf.paper import NUM_STAGES
 COSINE_FLOOR = 0.01
 
 
-def cosine(progress, peak):
-    """Half a cosine from `peak` at progress 0 to `COSINE_FLOOR * peak` at progress 1.
+def cosine(progress: tf.Tensor, peak: float) -> tf.Tensor:
+    """Half a cosine, from `peak` at progress 0 to `COSINE_FLOOR * peak` at progress 1.
 
     Args:
-      progress: the share of the training that is done, in [0, 1], any float tensor.
+      progress: the finished share of the training, in [0, 1], a float tensor of any shape.
       peak: the learning rate at the start.
 
     Returns:
@@ -28,11 +29,11 @@ def cosine(progress, peak):
     return peak * (COSINE_FLOOR + (1.0 - COSINE_FLOOR) * 0.5 * (1.0 + tf.cos(math.pi * progress)))
 
 
-def paper(epoch, base):
-    """The paper's rate in the epoch counted from 0: base * 10^(-i/7) in stage i, which lasts 3^i epochs [1].
+def paper(epoch: tf.Tensor, base: float) -> tf.Tensor:
+    """The paper's learning rate: base * 10^(-i/7) in stage i, which lasts 3^i epochs [1].
 
     Args:
-      epoch: finished epochs, an integer tensor.
+      epoch: the epoch, counted from 0, an integer tensor of any shape.
       base: the learning rate of the first stage, 1e-3 in [1].
 
     Returns:
@@ -45,30 +46,41 @@ def paper(epoch, base):
 
 
 class CosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """`cosine` as Keras optimizers take it, over `total_steps` steps; it begins after `constant_steps` at `peak`."""
+    """`cosine` as a schedule for Keras optimizers.
 
-    def __init__(self, peak, total_steps, constant_steps=0):
+    Args:
+      peak: the learning rate at the start.
+      total_steps: training steps in all.
+      constant_steps: steps at the start with the learning rate `peak`; the cosine covers the rest.
+    """
+
+    def __init__(self, peak: float, total_steps: int, constant_steps: int = 0):
         self.peak = peak
         self.total_steps = total_steps
         self.constant_steps = constant_steps
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         progress = (tf.cast(step, tf.float32) - self.constant_steps) / max(self.total_steps - self.constant_steps, 1)
         return cosine(tf.clip_by_value(progress, 0.0, 1.0), self.peak)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"peak": self.peak, "total_steps": self.total_steps, "constant_steps": self.constant_steps}
 
 
 class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """`paper` as Keras optimizers take it, for epochs of `steps_per_epoch` steps."""
+    """`paper` as a schedule for Keras optimizers.
 
-    def __init__(self, base, steps_per_epoch):
+    Args:
+      base: the learning rate of the first stage.
+      steps_per_epoch: training steps in an epoch.
+    """
+
+    def __init__(self, base: float, steps_per_epoch: int):
         self.base = base
         self.steps_per_epoch = steps_per_epoch
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         return paper(tf.cast(step, tf.int32) // self.steps_per_epoch, self.base)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"base": self.base, "steps_per_epoch": self.steps_per_epoch}

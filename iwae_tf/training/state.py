@@ -4,45 +4,57 @@ import contextlib
 
 import tensorflow as tf
 
-from iwae_tf.runs import checkpoints
+from iwae_tf.models import ImportanceWeightedAutoencoder
+from iwae_tf.runs import RunDirectory, checkpoints
 from iwae_tf.runtime import distribute
-from iwae_tf.training import history
+from iwae_tf.training.history import ARRAY_SHAPES, History
+from iwae_tf.training.plan import Plan
 
 
-def prepare(model, plan, steps_per_epoch=1):
-    """Gives the model its optimizer and creates all variables, so that checkpoints can be restored."""
+def prepare(model: ImportanceWeightedAutoencoder, plan: Plan, steps_per_epoch: int = 1) -> None:
+    """Compiles a model with the plan's optimizer and creates all variables, so that checkpoints can be restored.
+
+    Args:
+      model: an `ImportanceWeightedAutoencoder`.
+      plan: a `Plan`.
+      steps_per_epoch: training steps in an epoch, on which the learning rates depend; any number will do if the model
+        is not trained.
+    """
     with model.distribute_strategy.scope():
         model(tf.zeros([1, model.generative.event_size]))
         model.compile(optimizer=plan.optimizer(steps_per_epoch), jit_compile=plan.jit)
         model.optimizer.build(model.trainable_variables)
 
 
-def restore(model, run):
-    """Restores a prepared model and its optimizer from the run's last checkpoint that is undamaged.
+def restore(model: ImportanceWeightedAutoencoder, run: RunDirectory | None) -> History:
+    """Restores a model and its optimizer from the run's last undamaged checkpoint, if there is one.
 
-    Under a strategy the chief reads, and the others, whose run is None, get their values from it.
+    Args:
+      model: an `ImportanceWeightedAutoencoder`, prepared; under a `tf.distribute` strategy every worker calls this
+        function.
+      run: the `runs.RunDirectory`; None in workers other than the chief, which receive the chief's values.
 
     Returns:
-      The `history.History` of the training so far; the model's `optimizer.iterations` tells how far that is.
+      The `History` of the training so far; `optimizer.iterations` is then the number of finished steps.
 
     Raises:
-      UserError: all checkpoints are damaged, or of another model.
+      UserError: every checkpoint is damaged, or from another model.
     """
     workers = distribute.Workers(model.distribute_strategy)
-    state = variables_of_training(model)
-    found = None
+    variables = variables_of_training(model)
+    arrays = None
     if run:
-        shapes = {name: tuple(variable.shape) for name, variable in state.items()}
-        found = checkpoints.read_last(run.checkpoints, {**shapes, **history.ARRAY_SHAPES})
-    # All workers read all, for reading a metric's variable adds it up over them.
-    values = values_of_training(model) | (found or {})
-    for name, variable in state.items():
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        arrays = checkpoints.read_last(run.checkpoints, {**shapes, **ARRAY_SHAPES})
+    # Every worker reads all variables, since reading a metric's variable sums it over the workers.
+    values = values_of_training(model) | (arrays or {})
+    for name, variable in variables.items():
         variable.assign(workers.from_chief(values[name].astype(variable.dtype)))
-    return history.History.from_arrays(found) if found else history.History()
+    return History.from_arrays(arrays) if arrays else History()
 
 
 def variables_of_training(model):
-    """All variables that decide how a training goes on, name -> variable."""
+    """Returns all variables that decide how the training continues, name -> variable."""
     groups = {
         "networks": model.variables_of_networks,
         "optimizer": model.optimizer.variables,
@@ -52,18 +64,18 @@ def variables_of_training(model):
 
 
 def values_of_training(model):
-    """The values of `_state`, name -> array."""
+    """Returns the values of `variables_of_training`, name -> array."""
     return {name: variable.numpy() for name, variable in variables_of_training(model).items()}
 
 
-def use_averages(model):
-    """Replaces the weights by their averages over training, if the optimizer keeps any."""
+def use_averages(model: ImportanceWeightedAutoencoder) -> None:
+    """Replaces the weights by their averages over training, if the optimizer keeps averages."""
     model.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 @contextlib.contextmanager
 def averaged_weights(model):
-    """Within the context the model has the weights that `use_averages` would give it."""
+    """Within this context the model has the weights that `use_averages` would give it."""
     weights = [variable.numpy() for variable in model.trainable_variables]
     use_averages(model)
     try:

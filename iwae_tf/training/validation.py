@@ -6,16 +6,16 @@ _VALIDATION_BATCH = 100
 
 
 class Validation:
-    """Measures the validation images: fixed binarisation and fixed noise.
+    """Measures the validation images, with fixed binarisation and fixed noise.
 
-    Under a strategy every replica measures all of them, which costs little and adds nothing up.
+    Under a strategy every replica measures all images: this costs little, and nothing needs to be added up.
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
       images: float array [num_images, event] of zeros and ones.
 
     Attributes:
-      images: those.
+      images: as above.
     """
 
     def __init__(self, model, images):

@@ -1,0 +1,33 @@
+"""Whether a run is finished.
+
+This module does not import TensorFlow, so a finished run shows its results at once.
+"""
+
+from iwae_tf.experiment.flags import Options
+from iwae_tf.experiment.stored import covers
+from iwae_tf.runs import Results, RunDirectory
+
+
+def stored_results(options: Options, run: RunDirectory) -> Results | None:
+    """Returns the stored results of the whole training with these options.
+
+    Args:
+      options: the options that are asked for.
+      run: the run directory.
+
+    Returns:
+      The results, or None if there are none yet, or only those of a shorter training or of other options.
+
+    Raises:
+      UserError: results.json is damaged.
+    """
+    results = run.read_results()
+    if results is None or not covers(results.flags, options):
+        return None
+    return results if results.training.epochs == options.num_epochs else None
+
+
+def finished_results(options: Options, run: RunDirectory) -> Results | None:
+    """Like `stored_results`, but None if other files that the options ask for are missing."""
+    complete = run.data.exists() and (run.saved_model.exists() or not options.export)
+    return stored_results(options, run) if complete else None

@@ -1,0 +1,346 @@
+"""The flags of a run: each is a field of `Options`, with its default, its help, and the values that it may have.
+
+To add a flag, add a field. If runs that were made before must be read with another value than the default, give that
+value as `before`. This module does not import TensorFlow, so that `--help` and errors are immediate; tests compare the
+choices with those that the code has.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from iwae_tf import compatibility
+
+# Larger counts are typing errors, and would not fit into the counters.
+_MOST = 10**7
+
+# Flags that have an effect only if another flag has one of these values.
+DEPENDENT_FLAGS = (
+    ("num_outer", "objective", ("miwae", "piwae")),
+    ("ciwae_beta", "objective", ("ciwae",)),
+    ("alpha", "objective", ("vr",)),
+    ("resampled", "gradient_estimator", ("resampled",)),
+)
+
+
+def parse_integers(text: str) -> tuple[int, ...]:
+    """Reads "100,50" as (100, 50).
+
+    Raises:
+      ValueError: the text is not a list of positive integers.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise ValueError(f"{text!r} is not a list of positive integers such as 100,50")
+    return tuple(int(word) for word in words)
+
+
+def parse_hidden_dims(text: str) -> tuple[tuple[int, ...], ...] | None:
+    """Reads "200,200;100,100" as ((200, 200), (100, 100)), and "" as None.
+
+    Raises:
+      ValueError: the text is not such a list.
+    """
+    return tuple(parse_integers(part) for part in text.split(";")) if text else None
+
+
+def flag(default: Any, text: str, group: str = "", **properties: Any) -> Any:
+    """A field of a dataclass that is a flag of a command; its type is the flag's.
+
+    Args:
+      default: None where the default depends on other flags.
+      text: the help.
+      group: the heading in the help.
+      **properties: `choices`; `at_least` and `at_most`; `check` and `message`, a condition and what to say if it does
+        not hold; `parse`, which reads the value from text; `before`, the value in runs that were made before the flag
+        existed, if that is not the default.
+    """
+    return dataclasses.field(default=default, metadata={"group": group, "help": text, **properties})
+
+
+def _flag(group: str, default: Any, text: str, **properties: Any) -> Any:
+    return flag(default, text, group, **properties)
+
+
+_DATA, _MODEL, _TRAINING = "Data", "Model and objective", "Training"
+_EVALUATION, _RUN = "Evaluation", "Run"
+_POSITIVE = {
+    "check": lambda value: 0.0 < value < math.inf,
+    "message": "must be a positive number, such as 1e-3",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The values of all flags, as `parsing.parse` returns them: it fills in the defaults that are None here."""
+
+    dataset: str = _flag(
+        _DATA,
+        "mnist",
+        "mnist is included in the package. binarized_mnist: Larochelle's fixed binarisation. omniglot28: the paper's "
+        "OMNIGLOT. omniglot: its 105x105 images, scaled down to 28x28. tfds:NAME: images of TensorFlow Datasets. "
+        "npz:FILE: your own, with the arrays train and test.",
+    )
+    data_dir: str = _flag(
+        _DATA,
+        "",
+        "Folder that contains chardata.mat (omniglot28), by default ~/.cache/iwae_tf, to which it is downloaded; or "
+        "the folder where TensorFlow Datasets prepares its data sets, by default ~/tensorflow_datasets.",
+    )
+    train_split: str = _flag(
+        _DATA,
+        "",
+        "Training images of a TensorFlow Datasets set, in its split syntax, such as 'train[:80%]'. By default train.",
+    )
+    validation_split: str = _flag(
+        _DATA,
+        "",
+        "Validation images, likewise. By default the last training images: 400 (1,345 of OMNIGLOT), but at most a "
+        "tenth.",
+    )
+    test_split: str = _flag(_DATA, "", "Test images, likewise. By default test.")
+    binarization: str = _flag(
+        _DATA,
+        None,
+        "stochastic: each time an image is used, every pixel is drawn with its grey value as probability. fixed: "
+        "drawn once. threshold: cut at one half. By default stochastic, but fixed for binarized_mnist. Test images "
+        "are always binarised once.",
+        choices=("stochastic", "fixed", "threshold"),
+    )
+    max_images: int = _flag(
+        _DATA, 0, "Use only the first N images of each split, for a quick look; 0 uses all.", at_least=0
+    )
+
+    objective: str = _flag(
+        _MODEL,
+        "iwae",
+        "What is maximised. iwae: the importance weighted bound L_k. vae: the mean of k log-weights. miwae: the mean "
+        "of --num_outer bounds L_k. piwae: L_(num_outer * k) for the generative network, miwae for the inference "
+        "network. ciwae: --ciwae_beta ELBO + (1 - beta) L_k. vr: the Renyi bound of order --alpha. jackknife: L_k "
+        "without its bias of order 1/k for the generative network, L_k for the inference network.",
+        choices=compatibility.OBJECTIVES,
+    )
+    k: int = _flag(_MODEL, 50, "Importance samples per image.", at_least=1, at_most=_MOST)
+    num_outer: int = _flag(
+        _MODEL,
+        8,
+        "M, the number of bounds of k samples each that miwae and piwae average; they draw M * k samples.",
+        at_least=1,
+        at_most=_MOST,
+    )
+    ciwae_beta: float = _flag(
+        _MODEL,
+        0.05,
+        "The weight of the ELBO in ciwae.",
+        check=lambda value: 0.0 <= value <= 1.0,
+        message="must be a number from 0 to 1",
+    )
+    alpha: float = _flag(
+        _MODEL,
+        0.5,
+        "Order of the Renyi bound of vr: 0 is L_k, 1 the ELBO, -inf the largest log-weight.",
+        check=lambda value: value == -math.inf or abs(value) <= 1000.0,
+        message="is not an order of a Renyi bound: give a number from -1000 to 1000, or -inf",
+    )
+    gradient_estimator: str = _flag(
+        _MODEL,
+        "standard",
+        "standard: the gradient of the objective. dreg: doubly reparameterised, unbiased and often less noisy. stl: "
+        "without the score function; biased for k > 1. rws: wake-phase update of the inference network (iwae only). "
+        "resampled: backpropagates through only --resampled of the samples, drawn by their weights; unbiased, faster "
+        "and noisier.",
+        choices=tuple(compatibility.SERVES),
+    )
+    resampled: int = _flag(
+        _MODEL,
+        5,
+        "Number of samples to backpropagate through, with --gradient_estimator=resampled; at most all samples.",
+        at_least=1,
+        at_most=_MOST,
+    )
+    inference: str = _flag(
+        _MODEL,
+        "bottom_up",
+        "bottom_up: q(z_1 | x) q(z_2 | z_1) ... as in the paper. ladder: the Ladder VAE, top-down, which combines q "
+        "with the Gaussians of the generative network by their precisions.",
+        choices=("bottom_up", "ladder"),
+    )
+    activation: str = _flag(
+        _MODEL,
+        "tanh",
+        "Activation of the hidden layers.",
+        choices=("tanh", "relu", "leaky_relu", "elu", "gelu", "softplus", "swish"),
+    )
+    batch_norm: bool = _flag(
+        _MODEL,
+        False,
+        "Batch normalisation in the hidden layers, as in the Ladder VAE paper; with the standard estimator only.",
+    )
+    latent_dims: tuple[int, ...] = _flag(
+        _MODEL,
+        (50,),
+        "Sizes of the stochastic layers, bottom layer first; the paper has 50, or 100,50.",
+        parse=parse_integers,
+    )
+    hidden_dims: tuple[tuple[int, ...], ...] = _flag(
+        _MODEL,
+        None,
+        "Widths of the hidden layers below each stochastic layer, separated by semicolons (use quotes): "
+        "'200,200;100,100'. By default those of the paper: 200,200, then 100,100 for each further layer.",
+        parse=parse_hidden_dims,
+    )
+
+    schedule: str = _flag(
+        _TRAINING,
+        "cosine",
+        "cosine: from --learning_rate down to a hundredth of it over --epochs. paper: stages of 3^i epochs, in each "
+        "of which the rate is lower by a factor of 10^(1/7); all 8 stages are 3,280 epochs.",
+        choices=("cosine", "paper"),
+    )
+    epochs: int = _flag(_TRAINING, 100, "Passes over the training images (cosine schedule).", at_least=1, at_most=_MOST)
+    first_epochs: int = _flag(
+        _TRAINING,
+        0,
+        "The first of these epochs use --first_k samples and a constant rate (cosine schedule).",
+        at_least=0,
+        at_most=_MOST,
+    )
+    first_k: int = _flag(_TRAINING, 1, "Importance samples per image in the first epochs.", at_least=1, at_most=_MOST)
+    stages: int = _flag(
+        _TRAINING,
+        8,
+        "Run the first N stages (paper schedule). May be raised when a run is continued.",
+        at_least=1,
+        at_most=8,
+    )
+    learning_rate: float = _flag(
+        _TRAINING, None, "Rate at the start; by default 3e-3 for cosine and 1e-3 for paper.", **_POSITIVE
+    )
+    beta_warmup_epochs: int = _flag(
+        _TRAINING,
+        0,
+        "Epochs in which the weight of the KL terms in log w grows from 0 to 1; evaluation always has weight 1.",
+        at_least=0,
+        at_most=_MOST,
+    )
+    batch_size: int = _flag(_TRAINING, 100, "Images per step; the paper has 20.", at_least=1)
+    adam_epsilon: float = _flag(_TRAINING, 1e-4, "Adam's epsilon; the paper has 1e-4.", **_POSITIVE)
+    ema_momentum: float = _flag(
+        _TRAINING,
+        None,
+        "The weights that are evaluated and exported are averaged over training with this momentum, but over at most "
+        "a tenth of it; 0 takes the last weights. By default 0.999, and 0 with --batch_norm, whose statistics belong "
+        "to the last weights.",
+        check=lambda value: 0.0 <= value < 1.0,
+        message="must be at least 0 and less than 1",
+    )
+    clip_norm: float = _flag(
+        _TRAINING,
+        0.0,
+        "Scale the gradients of a step down to this global norm; 0 turns clipping off.",
+        at_least=0.0,
+        check=math.isfinite,
+        message="must be a finite number",
+    )
+    init_from: str = _flag(_TRAINING, "", "Start from the trained weights of this run directory, with a new optimizer.")
+    seed: int = _flag(
+        _TRAINING,
+        0,
+        "Seed of the initial weights, the order of the images and all noise of training.",
+        at_least=0,
+        at_most=2**31 - 1,
+    )
+
+    nll_samples: int = _flag(
+        _EVALUATION, 5000, "Importance samples per test image for the NLL.", at_least=1, at_most=_MOST
+    )
+    khat_images: int = _flag(
+        _EVALUATION,
+        0,
+        "Measure the Pareto k-hat of the importance weights of the first N test images: above 0.7 the NLL of an image "
+        "is not reliable. A number larger than the test set means all. Needs ArviZ: pip install 'arviz>=0.23.4,<1'.",
+        at_least=0,
+        at_most=_MOST,
+    )
+    binarization_seeds: int = _flag(
+        _EVALUATION,
+        1,
+        "Measure the NLL on this many binarisations of the test images, with its mean and standard deviation over "
+        "them.",
+        at_least=1,
+        at_most=1000,
+    )
+    train_nll_images: int = _flag(
+        _EVALUATION,
+        0,
+        "Measure the NLL of the first N training images too, binarised once, to see how much the model overfits. "
+        "10000 is enough.",
+        at_least=0,
+        at_most=_MOST,
+    )
+    picture_every: int = _flag(_EVALUATION, 10, "Epochs between pictures and active units in TensorBoard.", at_least=1)
+
+    run_dir: str = _flag(
+        _RUN,
+        "",
+        "Folder for all results; by default runs/ and a name made of data set, objective, layers, k and seed.",
+    )
+    train: bool = _flag(_RUN, True, "Train, or continue training.")
+    evaluate: bool = _flag(_RUN, True, "Measure NLL and active units, and draw the figures.")
+    export: bool = _flag(_RUN, True, "Write the SavedModel.")
+    overwrite: bool = _flag(_RUN, False, "Remove the run in --run_dir and start again.")
+    checkpoint_minutes: float = _flag(
+        _RUN,
+        10.0,
+        "Minutes between checkpoints within an epoch; there is always one after each epoch.",
+        at_least=0.0,
+        check=math.isfinite,
+        message="must be a finite number",
+    )
+    jit: bool = _flag(_RUN, True, "Compile with XLA.")
+    strategy: str = _flag(
+        _RUN,
+        "default",
+        "default: one process, one device. mirrored: all GPUs of this machine. multi_worker: one process on each "
+        "machine that the environment variable TF_CONFIG lists. Each batch is split over the devices, and XLA is off.",
+        choices=("default", "mirrored", "multi_worker"),
+    )
+
+    @property
+    def total_samples(self) -> int:
+        """Importance samples per image in all: k, times num_outer for the objectives that have an outer mean."""
+        return self.samples_for(self.k)
+
+    @property
+    def first_total_samples(self) -> int:
+        """The same in the first epochs."""
+        return self.samples_for(self.first_k)
+
+    def samples_for(self, k: int) -> int:
+        """Importance samples per image in all if k were this."""
+        return k * (self.num_outer if self.objective in ("miwae", "piwae") else 1)
+
+    @property
+    def objective_parameters(self) -> tuple:
+        """The parameters of `bounds.objective`."""
+        return tuple(
+            getattr(self, name)
+            for name, owner, values in DEPENDENT_FLAGS
+            if owner == "objective" and self.objective in values
+        )
+
+    @property
+    def num_epochs(self) -> int:
+        """The epochs of the schedule: for the paper's, stages of 1, 3, 9, ... epochs."""
+        return self.epochs if self.schedule == "cosine" else (3**self.stages - 1) // 2
+
+
+def fields(*groups: str) -> list[dataclasses.Field]:
+    """The fields of `Options`, or those of some groups, in the order of the help."""
+    return [field for field in dataclasses.fields(Options) if not groups or field.metadata["group"] in groups]
+
+
+# The names of the flags that decide what a run computes. The others may change from one call to the next.
+RUN_FLAGS = tuple(field.name for field in fields(_DATA, _MODEL, _TRAINING))
+# Those that decide what an evaluation measures.
+EVALUATION_FLAGS = ("nll_samples", "khat_images", "binarization_seeds", "train_nll_images")

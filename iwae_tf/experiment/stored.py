@@ -1,0 +1,108 @@
+"""What a run keeps of its options, and how they are read again.
+
+flags.txt holds the flags that decide what a run computes. A run that was made before a flag existed does not know it;
+the flag then has the value of its field's `before`, or else its default.
+"""
+
+import dataclasses
+import math
+import pathlib
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from iwae_tf import datasets
+from iwae_tf.errors import UserError
+from iwae_tf.experiment import parsing
+from iwae_tf.experiment.checks import DATA_SET_FLAGS
+from iwae_tf.experiment.flags import DEPENDENT_FLAGS, EVALUATION_FLAGS, RUN_FLAGS, Options, fields
+from iwae_tf.experiment.parsing import as_text
+
+
+def run_flags(options: Options) -> dict[str, str]:
+    """The flags that decide what a run computes, name -> text: what flags.txt holds.
+
+    The sizes of the layers are written out, and flags without effect are left out.
+    """
+    left_out = {"cosine": "stages", "paper": "epochs"}[options.schedule]
+    without_effect = {name for name, owner, values in DEPENDENT_FLAGS if getattr(options, owner) not in values}
+    without_effect |= set(DATA_SET_FLAGS) - set(datasets.find(options.dataset)[0].takes)
+    return {
+        name: as_text(getattr(options, name)) for name in RUN_FLAGS if name != left_out and name not in without_effect
+    }
+
+
+def flags_before() -> dict[str, str]:
+    """The values that flags have in a run that does not know them, name -> text."""
+    values = {field.name: field.metadata.get("before", field.default) for field in fields()}
+    return {name: as_text(values[name]) for name in RUN_FLAGS if values[name] is not None}
+
+
+def read_options(run) -> Options:
+    """Returns the options of a `runs.RunDirectory`.
+
+    Raises:
+      UserError: it was not trained by this program, or its flags are not those of a run (such as --flagfile, which
+        would read other files), or have values that they cannot have.
+    """
+    stored = run.read_flags()
+    if "trained_with" in stored:
+        raise UserError(
+            f"{run.path} was trained with {stored['trained_with']}: build the same model in Python and call it again "
+            "with the same plan, which restores the weights."
+        )
+    unknown = sorted(set(stored) - set(RUN_FLAGS))
+    if unknown:
+        raise UserError(f"{run.flags} is damaged: --{unknown[0]} is not a flag of a run.")
+    # The model that a run started from may since lie in the default run directory, which is not used here.
+    init_from = stored.pop("init_from", "")
+    words = [f"--{name}={value}" for name, value in stored.items()]
+    before = {field.name: as_text(field.metadata["before"]) for field in fields() if "before" in field.metadata}
+    try:
+        options = parsing.parse(["run", *words], before)
+    except UserError as error:
+        raise UserError(f"{run.flags} is damaged: {error}") from error
+    return dataclasses.replace(options, init_from=init_from)
+
+
+def result_flags(options: Options) -> dict[str, Any]:
+    """The flags that decide what is in results.json, name -> value, plain JSON."""
+    texts = run_flags(options)
+    plain = {name: getattr(options, name) for name in [*texts, *EVALUATION_FLAGS]}
+    plain.pop("data_dir", None)  # The place of the images does not change them.
+    # JSON has no infinity.
+    as_texts = [name for name, value in plain.items() if isinstance(value, tuple) or value in (math.inf, -math.inf)]
+    return plain | {name: texts[name] for name in as_texts}
+
+
+def covers(stored: Mapping[str, Any], options: Options) -> bool:
+    """Whether results are those that the options ask for; they may hold more.
+
+    Args:
+      stored: the flags of the results, see `result_flags`; those that an older version did not know are missing.
+      options: what is asked for.
+    """
+    defaults = {field.name: field.default for field in fields()}
+    before = result_flags_before(options)
+    asked = result_flags(options)
+    extra = [name for name in EVALUATION_FLAGS if name != "nll_samples"]
+    needed = {name: value for name, value in asked.items() if name not in extra or value != defaults[name]}
+    return all((before | dict(stored)).get(name) == value for name, value in needed.items())
+
+
+def result_flags_before(options: Options) -> dict[str, Any]:
+    """`result_flags` that results have if they do not know a flag, name -> value."""
+    known = result_flags(options)
+    values = {field.name: field.metadata.get("before", field.default) for field in fields()}
+    return {name: values[name] for name in known if values[name] is not None and not isinstance(values[name], tuple)}
+
+
+def command(options: Options) -> str:
+    """The shell command that repeats a run and its evaluation, without the flags that have their default."""
+    stored = run_flags(options) | {name: as_text(getattr(options, name)) for name in EVALUATION_FLAGS}
+    defaults = {field.name: field.default for field in fields()} | parsing.dependent_defaults(options)
+    words = [f"--{name}={text}" for name, text in stored.items() if text != as_text(defaults[name])]
+    folder = parsing.default_run_dir(options)
+    if options.init_from and pathlib.Path(options.init_from).resolve() == pathlib.Path(folder).resolve():
+        words.append(f"--run_dir={folder}_continued")
+    return shlex.join(["python", "-m", "iwae_tf.main", *words])

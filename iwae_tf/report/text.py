@@ -1,0 +1,220 @@
+"""The report as Markdown, and its tables for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from iwae_tf import paper
+from iwae_tf.experiment import summary
+from iwae_tf.report import markdown
+
+if TYPE_CHECKING:  # Importing matplotlib takes a while.
+    from iwae_tf.report.pictures import Picture
+
+# By these words a folder is recognised as a report.
+BEGINNING = "# Report\n\nRuns: "
+_INTRODUCTION = """\
+NLL is the negative log-likelihood of the test images in nats: -L_5000, unless another number of samples is given;
+lower is better. For runs that differ only in their seed it is the mean +- the standard deviation over the seeds. For a
+single run it is the NLL +- the standard error over the test images, which also has its own column. "run no." refers to
+the section Commands. "published" is Table 1 of Burda et al. (arXiv:1509.00519), after 3,280 epochs of training."""
+_RELIABILITY = """\
+L_k grows with k towards log p(x), so every NLL here is an upper bound. If fewer samples or the corrected value (without
+its bias of order 1/k) differ from all samples, still more samples would lower the NLL. The number of effective samples
+is 1 / sum of squared normalised weights; if the largest weight is near 1, the estimate rests on a single sample. The
+percentages are quantiles over the test images."""
+_COMMANDS = (
+    "Flags that are not listed have their default, including the seed. Use another `--run_dir` to keep an existing run."
+)
+
+Row = dict[str, Any]
+
+
+def report_text(content: dict[str, Any], pictures: Sequence[Picture]) -> str:
+    """The report as Markdown.
+
+    Args:
+      content: as `rows.contents` returns it.
+      pictures: the pictures, in their order.
+    """
+    runs = content["runs"]
+    num_evaluated = sum(run["results"] is not None for run in runs)
+    lines = [f"{BEGINNING}{len(runs)}, evaluated: {num_evaluated}.", "", _INTRODUCTION]
+    for dataset, rows in content["tables"].items():
+        lines += ["", f"## {dataset}", "", *markdown.table(*_paper_table(rows))]
+    if content["other_runs"]:
+        lines += ["", "## Other runs", "", "These are not in any table of the paper.", ""]
+        lines += markdown.table(*_other_table(content["other_runs"]))
+    for picture in pictures:
+        lines += ["", f"## {markdown.escape(picture.heading)}", ""]
+        lines += markdown.picture(picture.name, picture.caption) if picture.name else [markdown.escape(picture.caption)]
+    if num_evaluated:
+        lines += ["", "## Reliability of the NLL", "", _RELIABILITY, "", *markdown.table(*_reliability_table(runs))]
+        lines += ["", "## Versions", "", *_version_lines(runs)]
+    lines += ["", "## Commands", "", *_command_lines(runs)]
+    return "\n".join(lines) + "\n"
+
+
+def console_lines(content: dict[str, Any]) -> list[str]:
+    """The tables as text.
+
+    Args:
+      content: as `rows.contents` returns it.
+    """
+    lines = []
+    for dataset, rows in content["tables"].items():
+        lines += [f"{dataset}:", *markdown.text_table(*_paper_table(rows)), ""]
+    if content["other_runs"]:
+        lines += ["other runs:", *markdown.text_table(*_other_table(content["other_runs"])), ""]
+    return lines
+
+
+def _paper_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a data set's table, as plain text."""
+    return _without_empty_columns(
+        [
+            {
+                "layers": str(row["num_layers"]),
+                "k": str(row["k"]),
+                "objective": row["objective"].upper(),
+                "run no.": ", ".join(map(str, row["runs"])),
+                "NLL": _nll(row),
+                "published": _number(row["published_nll"]),
+                "difference": _number(_difference(row), "+.2f"),
+                "standard error": _number(row.get("stderr")),
+                "active units": _active_units(row),
+                "published units": summary.join(row["published_active_units"] or []),
+                **_training_columns(row),
+                "recipe": row.get("recipe", ""),
+            }
+            for row in rows
+        ]
+    )
+
+
+def _other_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of all other runs, as plain text."""
+    return _without_empty_columns(
+        [
+            {
+                "model": row["title"],
+                "data set": row["dataset"],
+                "run no.": ", ".join(map(str, row["runs"])),
+                "NLL": _nll(row),
+                "standard error": _number(row.get("stderr")),
+                "active units": _active_units(row),
+                **_training_columns(row),
+            }
+            for row in rows
+        ]
+    )
+
+
+def _without_empty_columns(rows: Sequence[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
+    header = [name for name in rows[0] if any(row[name] for row in rows)]
+    return header, [[row[name] for name in header] for row in rows]
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _with_spread(value: float, spread: float | None) -> str:
+    return _number(value) + ("" if spread is None else f" +- {spread:.2f}")
+
+
+def _nll(row: Row) -> str:
+    """The NLL with its spread, or how far the run is."""
+    if "nll" not in row:
+        bound = row.get("validation_bound", {"mean": None})
+        return row["state"] + ("" if bound["mean"] is None else f"; validation L_{bound['k']:,} {bound['mean']:.2f}")
+    samples = "" if row["nll_samples"] == paper.NLL_SAMPLES else f" (-L_{row['nll_samples']:,})"
+    if row["sd_over_seeds"] is None:
+        return _with_spread(row["nll"], row["stderr"]) + samples
+    return f"{_with_spread(row['nll'], row['sd_over_seeds'])} ({len(row['runs'])} seeds){samples}"
+
+
+def _difference(row: Row) -> float | None:
+    """The NLL minus the published one; None unless both exist and have the same number of samples."""
+    if row["published_nll"] is None or row.get("nll_samples") != paper.NLL_SAMPLES:
+        return None
+    return row["nll"] - row["published_nll"]
+
+
+def _active_units(row: Row) -> str:
+    return summary.join(f"{round(count, 1):g}" for count in row.get("active_units", ()))
+
+
+def _training_columns(row: Row) -> dict[str, str]:
+    if "epochs" not in row:
+        return {"epochs": "", "minutes": ""}
+    planned = "" if row["epochs"] == row["planned_epochs"] else f" of {row['planned_epochs']:,}"
+    return {"epochs": f"{row['epochs']:,}{planned}", "minutes": f"{row['minutes']:,.1f}"}
+
+
+def _reliability_table(runs: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    return _without_empty_columns([_reliability_columns(run) for run in runs if run["results"]])
+
+
+def _reliability_columns(run: Row) -> dict[str, str]:
+    """What shows how far an NLL can be trusted; texts by column, "" where the run has not measured it."""
+    results = run["results"]
+    nll, corrected = results["nll"], results.get("corrected_nll", {"mean": None})
+    half_or_fewer = [bound for bound in results.get("bounds", ()) if bound["k"] <= nll["num_samples"] / 2]
+    fewer = max(half_or_fewer, key=lambda bound: bound["k"], default=None)
+    return {
+        "run": f"{run['number']}: {run['title']}",
+        "fewer samples": f"{-fewer['mean']:.2f} (-L_{fewer['k']:,})" if fewer else "",
+        "all samples": f"{nll['mean']:.2f} (-L_{nll['num_samples']:,})",
+        "corrected": _number(corrected["mean"]),
+        "effective samples, 1 % / 10 % / 50 %": _quantiles(
+            results, "effective_sample_size", ("1%", "10%", "50%"), ".1f"
+        ),
+        "largest weight, 50 % / 90 %": _quantiles(results, "largest_weight", ("50%", "90%"), ".3f"),
+        **_optional_columns(results),
+    }
+
+
+def _quantiles(results: Row, name: str, quantiles: Sequence[str], form: str) -> str:
+    return " / ".join(f"{results[name][quantile]:{form}}" for quantile in quantiles) if name in results else ""
+
+
+def _optional_columns(results: Row) -> dict[str, str]:
+    """What is measured on request only; texts by column."""
+    columns = dict.fromkeys(
+        ("Pareto k-hat", "other binarisations", "training images", "units by the authors' code"), ""
+    )
+    if k_hat := results.get("k_hat"):
+        images = summary.counted(k_hat["num_images"], "image")
+        columns["Pareto k-hat"] = f"{k_hat['share_above']:.1%} of {images} above {k_hat['threshold']:g}"
+    if over_seeds := results.get("binarizations"):
+        spread = _with_spread(over_seeds["mean"], over_seeds["sd"])
+        columns["other binarisations"] = f"{spread} ({len(over_seeds['nll'])})"
+    if train := results.get("train_nll"):
+        images = summary.counted(train["num_images"], "image")
+        nll = _with_spread(train["mean"], train["stderr"])
+        columns["training images"] = f"{nll} (-L_{train['num_samples']:,}, {images})"
+    if authors := results["active_units"].get("authors_code"):
+        columns["units by the authors' code"] = summary.join(authors["per_layer"])
+    return columns
+
+
+def _version_lines(runs: Sequence[Row]) -> list[str]:
+    """The package versions, in one line if all runs have the same."""
+    versions = {
+        run["number"]: ", ".join(f"{name} {version}" for name, version in sorted(run["results"]["versions"].items()))
+        for run in runs
+        if run["results"]
+    }
+    if len(set(versions.values())) == 1:
+        return [f"All runs: {markdown.escape(next(iter(versions.values())))}."]
+    return markdown.table(["run", "versions"], [[str(number), text] for number, text in versions.items()])
+
+
+def _command_lines(runs: Sequence[Row]) -> list[str]:
+    """The numbered runs, and the command that repeats each."""
+    header = ["run", "folder", "model", "seed", "state"]
+    rows = [[str(run["number"]), run["run_dir"], run["title"], str(run["seed"]), run["state"]] for run in runs]
+    commands = [line for run in runs for line in (f"# run {run['number']}, seed {run['seed']}", run["command"])]
+    return [*markdown.table(header, rows), "", _COMMANDS, "", *markdown.code(commands)]
