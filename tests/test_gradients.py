@@ -68,6 +68,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         "--nojit",
     ]
     main.main(["main", *words, "--run_dir=run", "--noevaluate", "--noexport"])
+    capsys.readouterr()
     gradients.main(["gradients", "--run_dir=run", "--k=1,3", "--draws=12", "--images=5"])
     content = json.loads((tmp_path / "run" / "gradients.json").read_text())
     kinds = {(row["network"], row["k"], row["estimator"]) for row in content["rows"]}

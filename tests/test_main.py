@@ -250,7 +250,7 @@ def test_a_folder_without_a_trained_model_cannot_be_loaded(tmp_path):
 
 def test_results_are_plain_json(finished):
     _, run = finished
-    assert json.loads(run.results.read_text()) == msgspec.to_builtins(run.read_results())
+    assert json.loads(run.results.read_text()) == json.loads(msgspec.json.encode(run.read_results()))
 
 
 def test_a_run_starts_from_another_models_weights(finished, tmp_path):

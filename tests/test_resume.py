@@ -91,7 +91,7 @@ def test_a_run_killed_once_ends_as_an_uninterrupted_one(tmp_path, capsys):
     assert process.returncode == -signal.SIGKILL
     for name in ("whole", "run"):  # In this process, which saves the imports.
         main.main(["main", *FLAGS, *words, f"--run_dir={tmp_path / name}"])
-    assert "training epochs 1" not in capsys.readouterr().out.split("everything goes to")[-1]
+    assert "training epochs 1" not in capsys.readouterr().out.split("all files go to")[-1]
     _assert_same(tmp_path / "run", tmp_path / "whole")
 
 
