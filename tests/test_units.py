@@ -139,12 +139,12 @@ def test_statistics_that_are_not_finite_are_recorded_as_none_and_can_be_refused(
     x = linear_gaussian.data(batch=3)
     (measured,) = units.measure(model, x)
     units.refuse_infinite([measured])
-    for values, again in zip(measured, units.Units.from_record(measured.record()), strict=True):
+    for values, again in zip(measured, units.Units.from_dict(measured.to_dict()), strict=True):
         np.testing.assert_array_equal(values, again)
     model.inference.stochastic_layers[0].bias.assign([0.0, np.inf, 0.0, 0.0])
     (measured,) = units.measure(model, x)
     with pytest.raises(UserError, match="of 1 of the 4 units in layer 1 are not finite"):
         units.refuse_infinite([measured])
-    assert [value is None for value in measured.record()["kls"]] == [False, True, False, False]
-    assert np.isnan(units.Units.from_record(measured.record()).kls[1])
+    assert [value is None for value in measured.to_dict()["kls"]] == [False, True, False, False]
+    assert np.isnan(units.Units.from_dict(measured.to_dict()).kls[1])
     assert measured.num_active() == 3

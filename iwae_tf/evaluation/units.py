@@ -49,7 +49,7 @@ class Units(NamedTuple):
         """Returns the number of units with a variance above the threshold."""
         return int(np.sum(self.variances > threshold))
 
-    def record(self) -> dict[str, list[float | None]]:
+    def to_dict(self) -> dict[str, list[float | None]]:
         """Returns the statistics as plain JSON, name -> list; None where a number is not finite."""
         return {
             name: [float(value) if np.isfinite(value) else None for value in values]
@@ -57,9 +57,9 @@ class Units(NamedTuple):
         }
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Sequence[float | None]]) -> Self:
-        """Returns the `Units` whose `record` this is; None becomes NaN."""
-        return cls(**{name: np.array(record[name], np.float64) for name in cls._fields})
+    def from_dict(cls, statistics: Mapping[str, Sequence[float | None]]) -> Self:
+        """Returns the `Units` whose `to_dict` this is; None becomes NaN."""
+        return cls(**{name: np.array(statistics[name], np.float64) for name in cls._fields})
 
 
 def measure(

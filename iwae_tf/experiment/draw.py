@@ -86,7 +86,7 @@ def _draw_latents(model, test, results, run, title):
     """Draws the units and traversals; with two latent units also the manifold and true posteriors."""
     statistics = [msgspec.to_builtins(layer) for layer in results.units]
     figures.save_units(run.figures / "units.png", statistics, results.active_units.threshold, title)
-    layers = [units.Units.from_record(layer) for layer in statistics]
+    layers = [units.Units.from_dict(layer) for layer in statistics]
     image_shape = results.data.image_shape
     x = test[:_NUM_IMAGES_TRAVERSED]
     rows, pixels = latents.traversal(model, x, layers)

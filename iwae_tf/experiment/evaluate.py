@@ -139,7 +139,7 @@ def _units(model, images, test):
         num_samples=units.ACTIVE_UNIT_SAMPLES,
         authors_code=authors,
     )
-    return {"active_units": active, "units": [formats.UnitStatistics(**layer.record()) for layer in layers]}
+    return {"active_units": active, "units": [formats.UnitStatistics(**layer.to_dict()) for layer in layers]}
 
 
 def _per_image(options: Options, estimates: Mapping[str, Estimates]) -> dict[str, np.ndarray]:
