@@ -34,8 +34,11 @@ def run_flags(options: Options) -> dict[str, str]:
 
 def flags_before() -> dict[str, str]:
     """The values that flags have in a run that does not know them, name -> text."""
-    values = {field.name: field.metadata.get("before", field.default) for field in fields()}
-    return {name: as_text(values[name]) for name in RUN_FLAGS if values[name] is not None}
+    return {name: as_text(value) for name, value in _values_before().items() if name in RUN_FLAGS and value is not None}
+
+
+def _values_before():
+    return {field.name: field.metadata.get("before", field.default) for field in fields()}
 
 
 def read_options(run) -> Options:
@@ -83,18 +86,11 @@ def covers(stored: Mapping[str, Any], options: Options) -> bool:
       options: what is asked for.
     """
     defaults = {field.name: field.default for field in fields()}
-    before = result_flags_before(options)
+    known = _values_before() | dict(stored)
     asked = result_flags(options)
     extra = [name for name in EVALUATION_FLAGS if name != "nll_samples"]
     needed = {name: value for name, value in asked.items() if name not in extra or value != defaults[name]}
-    return all((before | dict(stored)).get(name) == value for name, value in needed.items())
-
-
-def result_flags_before(options: Options) -> dict[str, Any]:
-    """`result_flags` that results have if they do not know a flag, name -> value."""
-    known = result_flags(options)
-    values = {field.name: field.metadata.get("before", field.default) for field in fields()}
-    return {name: values[name] for name in known if values[name] is not None and not isinstance(values[name], tuple)}
+    return all(known.get(name) == value for name, value in needed.items())
 
 
 def command(options: Options) -> str:
