@@ -1,6 +1,7 @@
 """The functions of the public API; `import iwae_tf` offers them, and imports this module on first use."""
 
 import dataclasses
+import numbers
 import pathlib
 from typing import Any
 
@@ -63,7 +64,7 @@ def train(
       overwrite: whether to remove an earlier run in the folder and start again.
 
     Returns:
-      Its number of steps, epochs and seconds, and whether it was resumed.
+      A `Training` with `steps`, `epochs`, `seconds` and `resumed`.
 
     Raises:
       iwae_tf.errors.UserError: the folder holds something else or a run with other settings, the images do not
@@ -148,8 +149,10 @@ def log_likelihood(
     event = model.generative.event_size
     if x.ndim != 2 or x.shape[1] != event or not len(x):
         raise ValueError(f"x has shape {x.shape}, but must have shape [num_images, {event}] with at least one image.")
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}, but must be at least 1.")
+    if not isinstance(num_samples, numbers.Integral) or num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples!r}, but must be an integer, at least 1.")
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed is {seed!r}, but must be an integer from 0 to 2^31 - 1.")
     if not np.isfinite(x).all():
         raise ValueError("x has values that are not finite.")
     model.refuse_grey(x)

@@ -31,7 +31,7 @@ class GradientOptions:
     draws: int = flag(200, "Gradients to draw per estimator and k.", at_least=10)
     images: int = flag(20, "Test images that a gradient is averaged over.", at_least=1)
     resampled: int = flag(5, "Samples of the estimator of that name, at most k.", at_least=1)
-    seed: int = flag(0, "Seed of all draws.", at_least=0)
+    seed: int = flag(0, "Seed of all draws.", at_least=0, at_most=2**31 - 1)
 
 
 _command_line = CommandLine(GradientOptions, __doc__)

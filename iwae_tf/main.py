@@ -36,7 +36,10 @@ def _run(options, run):
     images, data = build.load_images(options)
     cluster.refuse_differences(options, data, workers)
     with strategy.scope():
-        model = _new_model(options, images, run, workers)
+        model = _new_model(options, images)
+    # Outside of the scope: only the chief loads the other model, so no variable of it may be shared by all workers.
+    if options.init_from and workers.is_chief and (options.overwrite or not run.has_checkpoints()):
+        build.initialise(model, build.initial_model(options), options.init_from)
     # Everything that can be refused has been checked; from here on files are written.
     if workers.is_chief:
         run.claim(stored.run_flags(options), options.overwrite, data)
@@ -55,13 +58,10 @@ def _run(options, run):
         signals.check()
 
 
-def _new_model(options, images, run, workers):
-    """The untrained model, with the weights of --init_from if the run starts from them."""
+def _new_model(options, images):
+    """The untrained model."""
     steps_per_epoch = build.build_plan(options).steps_per_epoch(len(images.train))
-    model = build.build_model(options, images.image_shape, images.train_mean, steps_per_epoch)
-    if options.init_from and workers.is_chief and (options.overwrite or not run.has_checkpoints()):
-        build.initialise(model, build.initial_model(options), options.init_from)
-    return model
+    return build.build_model(options, images.image_shape, images.train_mean, steps_per_epoch)
 
 
 def _announce(options, images, data, workers, run):

@@ -15,7 +15,7 @@ import numpy as np
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import build, command, stored
-from iwae_tf.experiment.flags import flag
+from iwae_tf.experiment.flags import MOST, flag
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import files, progress
 
@@ -36,7 +36,7 @@ class PruneOptions:
         check=math.isfinite,
         message="is not a variance: give a finite number such as 0.01",
     )
-    nll_samples: int = flag(5000, "Importance samples per image for the NLL.", at_least=1)
+    nll_samples: int = flag(5000, "Importance samples per image for the NLL.", at_least=1, at_most=MOST)
     images: int = flag(0, "Measure the NLL of the first N test images; 0 uses all.", at_least=0)
     export: bool = flag(True, "Write the smaller model as a SavedModel.")
 

@@ -128,7 +128,7 @@ def test_the_likelihoods_of_all_images_sum_to_one():
         (np.zeros([2, 5]), 5, r"x has shape \(2, 5\), but must have shape \[num_images, 6\]"),
         (np.zeros([0, 6]), 5, "at least one image"),
         (np.zeros([6]), 5, r"x has shape \(6,\)"),
-        (np.zeros([2, 6]), 0, "num_samples is 0, but must be at least 1"),
+        (np.zeros([2, 6]), 0, "num_samples is 0, but must be an integer, at least 1"),
         (np.full([2, 6], 0.5), 5, "grey"),
         (np.full([2, 6], np.nan), 5, "not finite"),
     ],

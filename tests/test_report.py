@@ -628,3 +628,16 @@ def test_the_last_report_is_not_read_as_a_run(tmp_path):
     before = (out / "report.md").read_bytes()
     write_report([path, out], out)
     assert (out / "report.md").read_bytes() == before
+
+
+def test_a_pair_with_the_same_seed_and_a_group_with_more_seeds_are_preferred(tmp_path):
+    def run(name, *words, **results):
+        return write_run(tmp_path / name, "--k=5", "--epochs=2", *words, **{"nll": 86.0, **results})
+
+    other_seed, same_seed = run("v1", "--objective=vae", "--seed=1"), run("v0", "--objective=vae")
+    vae, iwae = pictures.best_pair(reported_run.read([other_seed, same_seed, run("i0")]))
+    assert (vae.options.seed, iwae.options.seed) == (0, 0)
+    single = run("a", "--learning_rate=0.001")
+    groups = reported_run.group_seeds(reported_run.read([single, run("b"), run("c", "--seed=1")]))
+    (chosen,) = pictures.representatives("mnist", groups).values()
+    assert len(chosen) == 2

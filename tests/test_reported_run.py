@@ -4,7 +4,7 @@ import shlex
 import pytest
 from fake_runs import write_run
 
-from iwae_tf import paper
+from iwae_tf import paper, runs
 from iwae_tf.experiment import parsing, stored
 from iwae_tf.report import reported_run
 
@@ -128,3 +128,11 @@ def test_the_differences_between_recipes(tmp_path):
     assert second == "schedule=paper learning_rate=0.001 batch_size=100 stages=2"
     assert third == "schedule=cosine epochs=9 learning_rate=0.003 batch_size=20"
     assert reported_run.differences(reported_run.group_seeds(reported_run.read(paths[:1]))) == [""]
+
+
+def test_runs_of_the_python_api_are_skipped_with_a_note(tmp_path, capsys):
+    command = write_run(tmp_path / "command", nll=86.0)
+    with runs.RunDirectory(tmp_path / "python") as directory:
+        directory.claim({"trained_with": "iwae_tf.train"})
+    assert [run.path for run in reported_run.read([tmp_path / "python", command])] == [str(command)]
+    assert "skipping" in capsys.readouterr().err

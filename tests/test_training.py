@@ -362,3 +362,25 @@ def test_every_epoch_has_a_different_order_with_each_image_at_most_once():
         assert order.shape == (6, 10)
         assert len(np.unique(order)) == 60
     assert np.any(orders[0] != orders[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("batch_size", 0),
+        ("first_num_samples", 0),
+        ("picture_every", 0),
+        ("first_epochs", 101),
+        ("learning_rate", -1.0),
+        ("learning_rate", float("nan")),
+        ("adam_epsilon", 0.0),
+        ("clip_norm", -1.0),
+        ("checkpoint_minutes", float("nan")),
+        ("ema_momentum", 1.5),
+    ],
+)
+def test_a_plan_with_an_impossible_value_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}, but must be"):
+        training.Plan(**{name: value})

@@ -65,7 +65,7 @@ class Images:
         return sum(bytes(image) in train for image in self.test)
 
     def describe(self) -> dict[str, Any]:
-        """Returns sizes, duplicates and a check sum, by which a run recognises its data; plain JSON values."""
+        """Returns sizes, duplicates and a check sum that identifies the data of a run; plain JSON values."""
         splits = {split: getattr(self, split) for split in _SPLITS}
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(images).data for images in splits.values()))
         return {

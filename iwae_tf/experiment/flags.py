@@ -12,7 +12,7 @@ from typing import Any
 from iwae_tf import compatibility
 
 # Larger counts are typing errors, and would not fit into the counters.
-_MOST = 10**7
+MOST = 10**7
 
 # Flags that have an effect only if another flag has one of these values.
 DEPENDENT_FLAGS = (
@@ -30,8 +30,8 @@ def parse_integers(text: str) -> tuple[int, ...]:
       ValueError: the text is not a list of positive integers.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
-        raise ValueError(f"{text!r} is not a list of positive integers such as 100,50")
+    if not all(word.isascii() and word.isdigit() and len(word) <= 8 and 0 < int(word) <= MOST for word in words):
+        raise ValueError(f"{text[:80]!r} is not a list of positive integers such as 100,50, each at most {MOST:,}")
     return tuple(int(word) for word in words)
 
 
@@ -95,10 +95,10 @@ class Options:
     validation_split: str = _flag(
         _DATA,
         "",
-        "Validation images, likewise. By default the last training images: 400 (1,345 of OMNIGLOT), but at most a "
-        "tenth.",
+        "Validation images, in the same syntax. By default the last training images: 400 (1,345 of OMNIGLOT), but at "
+        "most a tenth.",
     )
-    test_split: str = _flag(_DATA, "", "Test images, likewise. By default test.")
+    test_split: str = _flag(_DATA, "", "Test images, in the same syntax. By default test.")
     binarization: str = _flag(
         _DATA,
         None,
@@ -120,13 +120,13 @@ class Options:
         "without its bias of order 1/k for the generative network, L_k for the inference network.",
         choices=compatibility.OBJECTIVES,
     )
-    k: int = _flag(_MODEL, 50, "Importance samples per image.", at_least=1, at_most=_MOST)
+    k: int = _flag(_MODEL, 50, "Importance samples per image.", at_least=1, at_most=MOST)
     num_outer: int = _flag(
         _MODEL,
         8,
         "M, the number of bounds of k samples each that miwae and piwae average; they draw M * k samples.",
         at_least=1,
-        at_most=_MOST,
+        at_most=MOST,
     )
     ciwae_beta: float = _flag(
         _MODEL,
@@ -156,7 +156,7 @@ class Options:
         5,
         "Number of samples to backpropagate through, with --gradient_estimator=resampled; at most all samples.",
         at_least=1,
-        at_most=_MOST,
+        at_most=MOST,
     )
     inference: str = _flag(
         _MODEL,
@@ -197,15 +197,15 @@ class Options:
         "of which the rate is lower by a factor of 10^(1/7); all 8 stages are 3,280 epochs.",
         choices=("cosine", "paper"),
     )
-    epochs: int = _flag(_TRAINING, 100, "Passes over the training images (cosine schedule).", at_least=1, at_most=_MOST)
+    epochs: int = _flag(_TRAINING, 100, "Passes over the training images (cosine schedule).", at_least=1, at_most=MOST)
     first_epochs: int = _flag(
         _TRAINING,
         0,
         "The first of these epochs use --first_k samples and a constant rate (cosine schedule).",
         at_least=0,
-        at_most=_MOST,
+        at_most=MOST,
     )
-    first_k: int = _flag(_TRAINING, 1, "Importance samples per image in the first epochs.", at_least=1, at_most=_MOST)
+    first_k: int = _flag(_TRAINING, 1, "Importance samples per image in the first epochs.", at_least=1, at_most=MOST)
     stages: int = _flag(
         _TRAINING,
         8,
@@ -221,7 +221,7 @@ class Options:
         0,
         "Epochs in which the weight of the KL terms in log w grows from 0 to 1; evaluation always has weight 1.",
         at_least=0,
-        at_most=_MOST,
+        at_most=MOST,
     )
     batch_size: int = _flag(_TRAINING, 100, "Images per step; the paper has 20.", at_least=1)
     adam_epsilon: float = _flag(_TRAINING, 1e-4, "Adam's epsilon; the paper has 1e-4.", **_POSITIVE)
@@ -252,7 +252,7 @@ class Options:
     )
 
     nll_samples: int = _flag(
-        _EVALUATION, 5000, "Importance samples per test image for the NLL.", at_least=1, at_most=_MOST
+        _EVALUATION, 5000, "Importance samples per test image for the NLL.", at_least=1, at_most=MOST
     )
     khat_images: int = _flag(
         _EVALUATION,
@@ -260,7 +260,7 @@ class Options:
         "Measure the Pareto k-hat of the importance weights of the first N test images: above 0.7 the NLL of an image "
         "is not reliable. A number larger than the test set means all. Needs ArviZ: pip install 'arviz>=0.23.4,<1'.",
         at_least=0,
-        at_most=_MOST,
+        at_most=MOST,
     )
     binarization_seeds: int = _flag(
         _EVALUATION,
@@ -276,7 +276,7 @@ class Options:
         "Measure the NLL of the first N training images too, binarised once, to see how much the model overfits. "
         "10000 is enough.",
         at_least=0,
-        at_most=_MOST,
+        at_most=MOST,
     )
     picture_every: int = _flag(_EVALUATION, 10, "Epochs between pictures and active units in TensorBoard.", at_least=1)
 

@@ -74,8 +74,8 @@ class CommandLine:
             for name in self._values:
                 self._values[name].unparse()
             words = self._values(argv)[1:]
-        except (absl_flags.Error, OSError, UnicodeDecodeError) as error:
-            hint = " See --help for the flags." if isinstance(error, absl_flags.UnrecognizedFlagError) else ""
+        except (absl_flags.Error, OSError, ValueError) as error:
+            hint = ". See --help for the flags." if isinstance(error, absl_flags.UnrecognizedFlagError) else ""
             raise UserError(" ".join(str(error).split()) + hint) from error
         if words and not self._takes_words:
             hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."

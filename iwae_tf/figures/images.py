@@ -53,7 +53,7 @@ def save_worst_images(
       images: float array [num_images, height, width] with values in [0, 1].
       reconstructions: as images.
       captions: one text per image.
-      title: the criterion by which the images were chosen.
+      title: why these images were chosen.
     """
     figure = matplotlib.figure.Figure(figsize=(1.1 * len(images) + 0.2, 3.6), layout="constrained")
     axes = figure.subplots(2, len(images), squeeze=False)

@@ -84,6 +84,8 @@ class _PairRank(NamedTuple):
     are_in_table: bool
     have_one_layer_and_k_5: bool
     num_flags_in_common: int
+    fewest_epochs: int
+    have_same_seed: bool
 
 
 def _pair_rank(pair: Pair) -> _PairRank:
@@ -92,6 +94,8 @@ def _pair_rank(pair: Pair) -> _PairRank:
         are_in_table=vae.cell is not None and iwae.cell is not None,
         have_one_layer_and_k_5=len(vae.options.latent_dims) == 1 and vae.options.k == 5,
         num_flags_in_common=len(set(vae.recipe.items()) & set(iwae.recipe.items())),
+        fewest_epochs=min(vae.epochs, iwae.epochs),
+        have_same_seed=vae.options.seed == iwae.options.seed,
     )
 
 
@@ -184,6 +188,7 @@ def representatives(dataset: str, groups: Sequence[Group]) -> dict[Cell, Group]:
             num_cells_with_recipe=num_cells[_recipe(run)],
             is_standard_gradient=run.options.gradient_estimator == "standard",
             epochs=run.epochs,
+            num_seeds=len(group),
         )
 
     by_cell = {cell: [group for group in evaluated if group[0].cell == (dataset, *cell)] for cell in reported_run.GRID}
@@ -197,6 +202,7 @@ class _GroupRank(NamedTuple):
     num_cells_with_recipe: int
     is_standard_gradient: bool
     epochs: int
+    num_seeds: int
 
 
 def _recipe(run: ReportedRun) -> frozenset[tuple[str, str]]:

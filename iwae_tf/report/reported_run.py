@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -133,7 +134,20 @@ def read(paths: Iterable[str | pathlib.Path]) -> list[ReportedRun]:
     folders: dict[str, str | pathlib.Path] = {}
     for path in paths:
         folders.setdefault(os.path.realpath(path), path)
-    return [_read(number, path) for number, path in enumerate(folders.values(), start=1)]
+    made_by_command = [path for path in folders.values() if not _was_trained_in_python(path)]
+    return [_read(number, path) for number, path in enumerate(made_by_command, start=1)]
+
+
+def _was_trained_in_python(path):
+    """Whether a run is one of `iwae_tf.train`, which the report skips with a note: it has no options or results."""
+    try:
+        settings = RunDirectory(path).read_flags()
+    except OSError:
+        return False  # Reading the run reports it.
+    if "trained_with" not in settings:
+        return False
+    print(f"iwae_tf: skipping {path}, which was trained with iwae_tf.train", file=sys.stderr)
+    return True
 
 
 def _read(number: int, path: str | pathlib.Path) -> ReportedRun:

@@ -34,6 +34,8 @@ def open_url(url: str, seconds: float = _TIMEOUT) -> http.client.HTTPResponse:
         raise TimeoutError(f"no answer within {seconds:.0f} s") from None
     if isinstance(answer, urllib.error.URLError) and not isinstance(answer, urllib.error.HTTPError):
         raise OSError(str(answer.reason)) from answer
+    if isinstance(answer, http.client.HTTPException) and not isinstance(answer, OSError):
+        raise OSError(f"the answer is not valid HTTP: {answer!r}") from answer
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -61,6 +61,7 @@ def deferred() -> Iterator[None]:
     try:
         yield
     finally:
+        _received.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(before)

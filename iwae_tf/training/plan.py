@@ -1,6 +1,8 @@
 """The plan of a training run: its schedule, batches and optimizer."""
 
 import dataclasses
+import math
+import numbers
 
 import keras
 
@@ -48,6 +50,22 @@ class Plan:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}, but must be one of {', '.join(SCHEDULES)}.")
+        for name in ("epochs", "batch_size", "first_num_samples", "picture_every"):
+            self._check(
+                name,
+                isinstance(getattr(self, name), numbers.Integral) and getattr(self, name) >= 1,
+                "a positive integer",
+            )
+        self._check("first_epochs", self.first_epochs in range(self.epochs + 1), "an integer from 0 to epochs")
+        for name in ("learning_rate", "adam_epsilon"):
+            self._check(name, 0.0 < getattr(self, name) < math.inf, "a positive number")
+        for name in ("clip_norm", "checkpoint_minutes"):
+            self._check(name, 0.0 <= getattr(self, name) < math.inf, "a number that is not negative")
+        self._check("ema_momentum", 0.0 <= self.ema_momentum < 1.0, "at least 0 and less than 1")
+
+    def _check(self, name: str, is_valid: bool, expected: str) -> None:
+        if not is_valid:
+            raise ValueError(f"{name} is {getattr(self, name)!r}, but must be {expected}.")
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Returns the number of full batches in `num_images` images.
