@@ -5,13 +5,15 @@ so `import iwae_tf` is immediate.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from iwae_tf.version import __version__
 
 if TYPE_CHECKING:
     from iwae_tf import bounds, datasets, errors, layers, networks
-    from iwae_tf.api import LogLikelihood, load, load_dataset, log_likelihood, train
+    from iwae_tf.api import load, load_dataset, log_likelihood, train
+    from iwae_tf.importance import LogLikelihood
     from iwae_tf.models import ImportanceWeightedAutoencoder
     from iwae_tf.networks import paper_networks
     from iwae_tf.training import Plan
@@ -35,7 +37,7 @@ __all__ = [
 # Name -> the module that defines it.
 _MODULES = {
     "ImportanceWeightedAutoencoder": "iwae_tf.models",
-    "LogLikelihood": "iwae_tf.api",
+    "LogLikelihood": "iwae_tf.importance",
     "Plan": "iwae_tf.training",
     "load": "iwae_tf.api",
     "load_dataset": "iwae_tf.api",
@@ -46,13 +48,26 @@ _MODULES = {
 _SUBMODULES = ("bounds", "datasets", "errors", "layers", "networks")
 
 
+def _register():
+    """Imports the modules whose classes `keras.saving.load_model` may have to find, if Keras is there."""
+    if "keras" in sys.modules:
+        for name in ("models", "networks", "schedules"):
+            importlib.import_module(f"iwae_tf.{name}")
+
+
 def __getattr__(name: str):
     if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    if name in _SUBMODULES:
-        return importlib.import_module(f"iwae_tf.{name}")
-    raise AttributeError(f"module 'iwae_tf' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"iwae_tf.{name}")
+    else:
+        raise AttributeError(f"module 'iwae_tf' has no attribute {name!r}")
+    _register()
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_register()

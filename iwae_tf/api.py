@@ -1,33 +1,52 @@
 """The functions of the public API; `import iwae_tf` offers them, and imports this module on first use."""
 
 import dataclasses
-import numbers
+import json
 import pathlib
 from typing import Any
 
-import numpy as np
+import keras
 
 from iwae_tf import datasets, models, training
-from iwae_tf.errors import UserError
-from iwae_tf.evaluation import log_likelihood as streaming
+from iwae_tf.errors import UserError, first_line
 from iwae_tf.experiment import build
+from iwae_tf.importance import LogLikelihood
 from iwae_tf.runs import RunDirectory
 from iwae_tf.runs.results import Training, describe_data
+from iwae_tf.runtime import files
+
+# The setting that tells a run of `train` from a run of a command.
+_TRAINED_WITH = "trained_with"
 
 
-def load(run_dir: str | pathlib.Path) -> models.ImportanceWeightedAutoencoder:
+def load(
+    run_dir: str | pathlib.Path, model: models.ImportanceWeightedAutoencoder | None = None
+) -> models.ImportanceWeightedAutoencoder:
     """Returns the trained model of a run directory, with the weights that were evaluated.
 
     Args:
-      run_dir: the folder, as given to `--run_dir`.
+      run_dir: the folder, as given to `--run_dir` or to `train`.
+      model: for a run of `train`, the model to give the weights to. It is needed only if a layer has no `get_config`;
+        otherwise the run describes the model, and layers of your own must be registered with
+        `keras.saving.register_keras_serializable`.
 
     Returns:
-      A built `ImportanceWeightedAutoencoder`.
+      A built `ImportanceWeightedAutoencoder` with the dtype policy that it was trained with.
 
     Raises:
-      iwae_tf.errors.UserError: there is no trained model.
+      iwae_tf.errors.UserError: there is no trained model, or it cannot be built.
     """
-    return build.load(run_dir)
+    run = build.run_directory(run_dir)
+    settings = run.read_flags()
+    if _TRAINED_WITH not in settings:
+        return build.load(run_dir)
+    if not run.has_checkpoints():
+        raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
+    model = model or _described_model(run)
+    training.prepare(model, _plan(settings))
+    training.restore(model, run)
+    training.use_averages(model)
+    return model
 
 
 def load_dataset(
@@ -77,17 +96,86 @@ def train(
             f"generative network with event_size={event}."
         )
     binarization = "fixed" if images.is_binary else "stochastic"
+    plan.steps_per_epoch(len(images.train))  # Refuses a batch size before there is a folder.
     with RunDirectory(run_dir) as run:
+        if not overwrite:
+            _refuse_other_run(run, model, plan)
         run.claim(_settings(model, plan), overwrite, describe_data(binarization, images.describe()))
+        description = _description(model)
+        if description:
+            files.write_atomically(run.model, (json.dumps(description, indent=2) + "\n").encode())
         return training.train(model, images, plan, run)
+
+
+def _description(model):
+    """Keras' configuration of a model, or None if a layer of it has none."""
+    try:
+        description = keras.saving.serialize_keras_object(model)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    return {name: value for name, value in description.items() if name not in ("build_config", "compile_config")}
+
+
+def _described_model(run):
+    """Builds the model that a run describes."""
+    remedy = "build the same model and pass it: iwae_tf.load(run_dir, model)"
+    if not run.model.exists():
+        raise UserError(f"{run.path} does not describe its model, as a layer of it has no get_config; {remedy}.")
+    try:
+        model = keras.saving.deserialize_keras_object(json.loads(run.model.read_bytes()))
+        if isinstance(model, models.ImportanceWeightedAutoencoder):
+            return model
+        raise ValueError(f"it describes {type(model).__name__}")
+    except Exception as error:  # What Keras raises depends on the class that it looks for.
+        cause = error
+        while cause.__context__:
+            cause = cause.__context__
+        reason = first_line(cause).partition(". ")[0]
+        raise UserError(
+            f"{run.model} cannot be read ({reason}); register its layers with "
+            f"keras.saving.register_keras_serializable, or {remedy}."
+        ) from error
+
+
+def _refuse_other_run(run, model, plan):
+    """Raises a UserError if the folder holds a run of a command, or one of other networks."""
+    if run.flags.exists() and _TRAINED_WITH not in run.read_flags():
+        raise UserError(
+            f"{run.path} was trained by python -m iwae_tf.main; choose another run directory, or overwrite the run."
+        )
+    run.check(_settings(model, plan))
+    if run.model.exists() and run.has_checkpoints():
+        try:
+            stored = json.loads(run.model.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{run.model} cannot be read ({first_line(error)}); overwrite the run.") from error
+        if _without_names(stored) != _without_names(_description(model)):
+            raise UserError(
+                f"{run.path} was trained with other networks (see {run.model.name}): use the same networks to continue "
+                "it, choose another run directory, or overwrite the run."
+            )
+
+
+def _without_names(description):
+    """A configuration without what differs between two models that are built alike."""
+    if isinstance(description, dict):
+        ignored = ("name", "build_config", "shared_object_id")
+        return {key: _without_names(value) for key, value in description.items() if key not in ignored}
+    return [_without_names(value) for value in description] if isinstance(description, (list, tuple)) else description
+
+
+def _plan(settings):
+    """The `Plan` of a run, from the texts of its settings."""
+    defaults = {field.name: field.default for field in dataclasses.fields(training.Plan)}
+    return training.Plan(**{name: type(defaults[name])(text) for name, text in settings.items() if name in defaults})
 
 
 def _settings(model, plan):
     """Everything that decides what a training run computes, as far as it can be named, name -> text."""
     described = {
-        "trained_with": "iwae_tf.train",
+        _TRAINED_WITH: "iwae_tf.train",
         "objective": " ".join(map(str, (model.objective.name, *model.objective.parameters))),
-        "gradient_estimator": model.estimator.__name__,
+        "gradient_estimator": model.gradient_estimator,
         "num_samples": model.num_samples,
         "num_resampled": model.num_resampled,
         "beta_warmup_steps": model.beta_warmup_steps,
@@ -97,35 +185,6 @@ def _settings(model, plan):
     unrelated = ("picture_every", "checkpoint_minutes", "jit")
     described |= {name: value for name, value in dataclasses.asdict(plan).items() if name not in unrelated}
     return {name: str(value) for name, value in described.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class LogLikelihood:
-    """Estimates of log p(x), one per image.
-
-    Attributes:
-      values: L_k in nats, a lower bound on log p(x) in expectation, float64 [num_images].
-      effective_sample_size: 1 / sum_i w~_i^2, from 1 to the number of samples, float64 [num_images].
-    """
-
-    values: np.ndarray
-    effective_sample_size: np.ndarray
-
-    @property
-    def mean(self) -> float:
-        """The mean over the images in nats; the NLL is its negative."""
-        return float(self.values.mean())
-
-    @property
-    def stderr(self) -> float:
-        """The standard error of the mean over the images; NaN for a single image."""
-        return float(self.values.std(ddof=1) / np.sqrt(len(self))) if len(self) > 1 else float("nan")
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.values, dtype, copy=copy)
 
 
 def log_likelihood(
@@ -145,16 +204,4 @@ def log_likelihood(
     Raises:
       ValueError: x has another shape or values than the model is for, or num_samples < 1.
     """
-    x = np.asarray(x, np.float32)
-    event = model.generative.event_size
-    if x.ndim != 2 or x.shape[1] != event or not len(x):
-        raise ValueError(f"x has shape {x.shape}, but must have shape [num_images, {event}] with at least one image.")
-    if not isinstance(num_samples, numbers.Integral) or num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples!r}, but must be an integer, at least 1.")
-    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
-        raise ValueError(f"seed is {seed!r}, but must be an integer from 0 to 2^31 - 1.")
-    if not np.isfinite(x).all():
-        raise ValueError("x has values that are not finite.")
-    model.refuse_grey(x)
-    estimates = streaming.evaluate_images(model, x, num_samples, seed)
-    return LogLikelihood(estimates.log_likelihoods, estimates.effective_sample_sizes)
+    return model.log_likelihood(x, num_samples, seed)

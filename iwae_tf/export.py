@@ -6,21 +6,29 @@ import shutil
 import keras
 import tensorflow as tf
 
-from iwae_tf import models
-from iwae_tf.evaluation.log_likelihood import importance_bounds
+from iwae_tf import inputs, models
+from iwae_tf.importance import importance_bounds
 
 
 def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path) -> None:
     """Writes the model as a SavedModel.
 
-    The signatures accept any batch size; `seed` is int32 [2], and the same seed gives the same numbers:
+    The signatures accept any batch size. x is float32 [batch, event] or, except in `posterior`, images of any shape
+    with `event` values, such as [batch, 28, 28]; `seed` is int32 [2], and the same seed gives the same numbers:
 
-      log_likelihood(x float32 [batch, event], num_samples int32 [], seed) -> log_likelihood [batch], in nats
+      log_likelihood(x, num_samples int32 [], seed) -> log_likelihood [batch], in nats; the samples of an image depend
+        on its place in the batch
+      log_likelihood_by_id(x, image_ids int32 [batch], num_samples, seed) -> the same, but the samples of an image
+        depend on its id, so its value is the same in any batch
       encode(x, seed) -> one sample z_1, z_2, ... of every layer, and mean, stddev [batch, d_1] of the distribution
         of z_1: q(z_1 | x), or in the Ladder VAE q(z_1 | z_2, x) given the sample z_2
+      posterior(x) -> mean_1, stddev_1, mean_2, ... of q of every layer, [batch, d_l], where each sample is replaced by
+        its mean; without random numbers, so it converts to TensorFlow Lite, as decode does
       decode(z [batch, d_1]) -> probabilities, logits [batch, event]
       sample(num_images int32 [], seed) -> probabilities [num_images, event]
       reconstruct(x, seed) -> probabilities [batch, event]
+
+    Wrong shapes, values other than zeros and ones, and num_samples < 1 are errors of the signatures.
 
     Args:
       model: a built `ImportanceWeightedAutoencoder` with Gaussian q and Bernoulli pixels.
@@ -31,8 +39,8 @@ def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path
     shutil.rmtree(temporary, ignore_errors=True)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    for name, function, signature in _endpoints(model):
-        archive.add_endpoint(name, function, input_signature=signature)
+    for signature, specs in _Signatures(model).inputs.items():
+        archive.add_endpoint(signature.__name__, signature, input_signature=specs)
     archive.write_out(str(temporary), verbose=False)
     # In this order, so that a folder with this name is always complete.
     old = path.with_name(f".{path.name}.old")
@@ -43,39 +51,79 @@ def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _endpoints(model):
-    """Returns (name, function, input signature) of every signature."""
-    x = tf.TensorSpec([None, model.generative.event_size], tf.float32, name="x")
-    z = tf.TensorSpec([None, model.inference.latent_dims[0]], tf.float32, name="z")
-    seed = tf.TensorSpec([2], tf.int32, name="seed")
+class _Signatures:
+    """The signatures of a model; each method is one."""
 
-    def count(name):
-        return tf.TensorSpec([], tf.int32, name=name)
+    def __init__(self, model):
+        self._model = model
+        self._latent_dims = model.inference.latent_dims
+        x = tf.TensorSpec(None, tf.float32, name="x")
+        flat_x = tf.TensorSpec([None, model.event_size], tf.float32, name="x")
+        image_ids = tf.TensorSpec([None], tf.int32, name="image_ids")
+        num_samples = tf.TensorSpec([], tf.int32, name="num_samples")
+        num_images = tf.TensorSpec([], tf.int32, name="num_images")
+        seed = tf.TensorSpec([2], tf.int32, name="seed")
+        z = tf.TensorSpec([None, self._latent_dims[0]], tf.float32, name="z")
+        self.inputs = {
+            self.log_likelihood: [x, num_samples, seed],
+            self.log_likelihood_by_id: [x, image_ids, num_samples, seed],
+            self.encode: [x, seed],
+            self.posterior: [flat_x],
+            self.decode: [z],
+            self.sample: [num_images, seed],
+            self.reconstruct: [x, seed],
+        }
 
-    def log_likelihood(x, num_samples, seed):
-        ids = tf.range(tf.shape(x)[0])
-        return {"log_likelihood": importance_bounds(model, x, ids, [[0, num_samples]], seed).bounds[0]}
+    def log_likelihood(self, x, num_samples, seed):
+        return self.log_likelihood_by_id(x, tf.range(tf.shape(x)[0]), num_samples, seed)
 
-    def encode(x, seed):
-        samples, q = model.inference(x, model.draw_epsilon(1, tf.shape(x)[0], seed))
+    def log_likelihood_by_id(self, x, image_ids, num_samples, seed):
+        x = self._flat(x)
+        same = tf.equal(tf.size(image_ids), tf.shape(x)[0])
+        assertions = [
+            *_at_least_one("num_samples", num_samples),
+            *inputs.require(same, "image_ids has", tf.size(image_ids), "values, but must have one for each image."),
+        ]
+        with tf.control_dependencies(assertions):
+            ranges = tf.stack([[0, num_samples]])
+        bounds = importance_bounds(self._model, x, image_ids, ranges, seed).bounds
+        return {"log_likelihood": bounds[0]}
+
+    def encode(self, x, seed):
+        x = self._flat(x)
+        samples, q = self._model.inference(x, self._model.draw_epsilon(1, tf.shape(x)[0], seed))
         z = {f"z_{layer}": sample[0] for layer, sample in enumerate(samples, start=1)}
         shape = tf.shape(z["z_1"])
         return {"mean": tf.reshape(q[0].mean(), shape), "stddev": tf.reshape(q[0].stddev(), shape), **z}
 
-    def decode(z):
-        p_x = model.generative.decode(z)
+    def posterior(self, x):
+        moments = {}
+        for layer, (q, units) in enumerate(zip(self._model.mean_path(x), self._latent_dims, strict=True), start=1):
+            moments[f"mean_{layer}"] = tf.reshape(q.mean(), [-1, units])
+            moments[f"stddev_{layer}"] = tf.reshape(q.stddev(), [-1, units])
+        return moments
+
+    def decode(self, z):
+        p_x = self._model.generative.decode(z)
         return {"probabilities": p_x.mean(), "logits": p_x.distribution.logits}
 
-    def sample(num_images, seed):
-        return {"probabilities": model.sample(num_images, seed).mean()}
+    def sample(self, num_images, seed):
+        with tf.control_dependencies(_at_least_one("num_images", num_images)):
+            num_images = tf.identity(num_images)
+        return {"probabilities": self._model.sampled(num_images, seed).mean()}
 
-    def reconstruct(x, seed):
-        return {"probabilities": model.reconstruct(x, seed).mean()}
+    def reconstruct(self, x, seed):
+        return {"probabilities": self._model.reconstructed(self._flat(x), seed).mean()}
 
-    return [
-        ("log_likelihood", log_likelihood, [x, count("num_samples"), seed]),
-        ("encode", encode, [x, seed]),
-        ("decode", decode, [z]),
-        ("sample", sample, [count("num_images"), seed]),
-        ("reconstruct", reconstruct, [x, seed]),
-    ]
+    def _flat(self, x):
+        """Images of any shape as checked images [batch, event]."""
+        event, shape = self._model.event_size, tf.shape(x)
+        fits = tf.equal(tf.reduce_prod(shape[1:]), event)
+        with tf.control_dependencies(
+            inputs.require(fits, "The images have shape", shape, f", but must have {event} values each.")
+        ):
+            return self._model.checked(tf.reshape(x, [-1, event]))[0]
+
+
+def _at_least_one(name, count):
+    return inputs.require(count > 0, f"{name} is", count, ", but must be at least 1.")

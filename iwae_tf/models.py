@@ -8,48 +8,22 @@ A training step calls `model.gradients`, which passes the model to its estimator
 [1]: Yuri Burda, Roger Grosse, Ruslan Salakhutdinov. Importance Weighted Autoencoders. arXiv:1509.00519.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
-from iwae_tf import bounds, compatibility, estimators, noise
+from iwae_tf import bounds, compatibility, estimators, execution, layers, noise
+from iwae_tf.latent_variable_model import LatentVariableModel, LogWeightTerms
 from iwae_tf.runtime import distribute
 
 
-class LogWeightTerms(NamedTuple):
-    """The terms of log w = log p(x | z) + sum_l (log p(z_l | z_{l+1}) - log q(z_l | z_{l-1})), in nats.
-
-    Attributes:
-      log_p_x_given_z: [num_samples, batch].
-      log_p_z: for each stochastic layer, bottom first, [num_samples, batch].
-      log_q_z_given_x: for each stochastic layer, bottom first, [num_samples, batch].
-    """
-
-    log_p_x_given_z: tf.Tensor
-    log_p_z: list[tf.Tensor]
-    log_q_z_given_x: list[tf.Tensor]
-
-    @property
-    def log_weights(self) -> tf.Tensor:
-        """log p(x, z) - log q(z | x), [num_samples, batch]."""
-        return self.log_weights_at(1.0)
-
-    def log_weights_at(self, beta: float | tf.Tensor) -> tf.Tensor:
-        """log p(x | z) + beta (log p(z) - log q(z | x)), [num_samples, batch]; these are log-weights if beta is 1."""
-        return self.log_p_x_given_z + beta * (tf.add_n(self.log_p_z) - tf.add_n(self.log_q_z_given_x))
-
-    @property
-    def layer_rates(self) -> list[tf.Tensor]:
-        """Mean over the samples of log q - log p of each stochastic layer, in expectation its KL, L x [batch]."""
-        return [tf.reduce_mean(q - p, axis=0) for q, p in zip(self.log_q_z_given_x, self.log_p_z, strict=True)]
-
-
-class ImportanceWeightedAutoencoder(keras.Model):
+@keras.saving.register_keras_serializable(layers.PACKAGE)
+class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel):
     """A deep latent variable model trained on k importance samples [1].
+
+    It is a `keras.Model`: `fit`, `evaluate`, `predict`, callbacks, `save` and `keras.saving.load_model` work as usual.
+    The loss is the negative objective, so `compile` takes an optimizer, but no loss and no metrics.
 
     Args:
       inference: the inference network, such as `networks.BottomUpInference`: maps x and epsilon to the samples of
@@ -69,10 +43,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         the objective, estimator and networks are not compatible (`compatibility.reason_against`).
     """
 
-    inference: keras.layers.Layer
-    generative: keras.layers.Layer
     objective: bounds.Objective
-    estimator: Callable[..., estimators.Estimate]
+    gradient_estimator: str
     num_samples: int
     num_resampled: int
     beta_warmup_steps: int
@@ -90,13 +62,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(inference, generative, **kwargs)
         objective = bounds.objective(objective) if isinstance(objective, str) else objective
         if gradient_estimator not in estimators.GRADIENT_ESTIMATORS:
             choices = ", ".join(estimators.GRADIENT_ESTIMATORS)
             raise ValueError(f"gradient_estimator is {gradient_estimator!r}, but must be one of {choices}.")
-        self.inference = inference
-        self.generative = generative
         reason = compatibility.reason_against(
             objective.name,
             gradient_estimator,
@@ -110,95 +80,47 @@ class ImportanceWeightedAutoencoder(keras.Model):
         if reason:
             raise ValueError(reason)
         self.objective = objective
-        self.estimator = estimators.GRADIENT_ESTIMATORS[gradient_estimator]
+        self.gradient_estimator = gradient_estimator
         self.num_samples = num_samples
         self.num_resampled = num_resampled
         self.beta_warmup_steps = beta_warmup_steps
         self.seed = seed
-        self._trackers = _mean_trackers(len(inference.latent_dims))
+        self._own_metrics = _mean_metrics(len(inference.latent_dims))
 
-    def log_weight_terms(self, x: tf.Tensor, epsilon: Sequence[tf.Tensor], training: bool = False) -> LogWeightTerms:
-        """Returns the `LogWeightTerms` of x [batch, event] at given epsilon, L tensors [num_samples, batch, d_l]."""
-        z, q = self.inference(x, epsilon, training=training)
-        return self._terms(x, z, q, training)
-
-    def terms_at(self, x: tf.Tensor, z: Sequence[tf.Tensor]) -> LogWeightTerms:
-        """Returns the `LogWeightTerms` of x [batch, event] at given samples, L tensors [num_samples, batch, d_l]."""
-        return self._terms(x, z, self.inference.distributions(x, z), training=False)
-
-    def _terms(self, x, z, q, training):
-        p_x, *p_z = self.generative(z, training=training)
-        return LogWeightTerms(
-            log_p_x_given_z=p_x.log_prob(x),
-            log_p_z=[p.log_prob(z_l) for p, z_l in zip(p_z, z, strict=True)],
-            log_q_z_given_x=[q_l.log_prob(z_l) for q_l, z_l in zip(q, z, strict=True)],
-        )
-
-    def log_weights(self, x: tf.Tensor, num_samples: int, key: tf.Tensor) -> tf.Tensor:
-        """Draws importance samples and returns their log-weights.
-
-        Args:
-          x: float tensor [batch, event], binary for Bernoulli pixels.
-          num_samples: the number of importance samples per image.
-          key: int32 [2], see `noise.key`.
-
-        Returns:
-          log p(x, z_i) - log q(z_i | x) in nats, [num_samples, batch].
-        """
-        return self.log_weight_terms(x, self.draw_epsilon(num_samples, tf.shape(x)[0], key)).log_weights
-
-    def draw_epsilon(self, num_samples: int, batch_size: int | tf.Tensor, key: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the epsilon that the inference network needs: for each layer, [num_samples, batch_size, d_l]."""
-        return [
-            noise.normal([num_samples, batch_size, units], noise.fold_in(key, layer))
-            for layer, units in enumerate(self.inference.latent_dims)
-        ]
+    def __call__(self, x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
+        # Here, as Keras adds six lines to an error of `call`.
+        return super().__call__(x if keras.backend.is_keras_tensor(x) else self.checked(x)[0], **kwargs)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the generative network's bound for each image of x [batch, event], in nats, [batch].
 
-        Every call draws the same samples.
+        The samples of an image depend on its pixels and the seed only. So every call, and `predict` with any batch
+        size, returns the same value for the same image.
         """
-        return self.objective.generative.value(self.log_weights(x, self.num_samples, noise.key(self.seed, "call")))
+        return self.objective.generative.value(self._evaluation_terms(x).log_weights)
 
-    def sample(self, num_images: int | tf.Tensor, key: tf.Tensor) -> tfd.Distribution:
-        """Returns the distribution of the pixels given z drawn from the prior, batch shape [num_images]."""
-        return self.generative.sample([epsilon_l[0] for epsilon_l in self.draw_epsilon(1, num_images, key)])
+    def _evaluation_terms(self, x):
+        epsilon = self.epsilon_of_images(self.num_samples, x, noise.key(self.seed, "call"))
+        return self.log_weight_terms(x, epsilon)
 
-    def reconstruct(self, x: tf.Tensor, key: tf.Tensor) -> tfd.Distribution:
-        """Returns the distribution of the pixels given one sample of q(z | x) for each image of x [batch, event]."""
-        z, _ = self.inference(x, self.draw_epsilon(1, tf.shape(x)[0], key))
-        return self.generative.decode(z[0][0])
+    def train_step(self, data: Any, num_samples: int | None = None) -> dict[str, tf.Tensor]:
+        """Takes one optimizer step and returns the running means of the metrics.
 
-    def refuse_grey(self, x: tf.Tensor | np.ndarray | None) -> None:
-        """Raises a ValueError if p(x | z) is Bernoulli and an image of x [..., event] has other values than 0 and 1."""
-        if x is None or not getattr(self.generative.conditionals[0], "has_binary_events", False):
-            return
-        if not np.all(np.isin(x, (0.0, 1.0))):
-            raise ValueError(
-                f"The images have grey pixels (from {np.min(x):.3g} to {np.max(x):.3g}), but p(x | z) is Bernoulli; "
-                "binarise them, for example with iwae_tf.datasets.binarization.binarize."
-            )
+        The random numbers are keyed by `optimizer.iterations`. The loss is the negative objective, weighted by the
+        `sample_weight` of each image and averaged over the batch.
 
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """`keras.Model.fit`, with a check that the images are binary where p(x | z) is Bernoulli.
-
-        Raises:
-          ValueError: the array, or the first batch of the `tf.data.Dataset`, has values other than zeros and ones.
+        Args:
+          data: x [batch, event], (x,), (x, y) or (x, y, sample_weight); y is ignored.
+          num_samples: see `gradients`.
         """
-        self.refuse_grey(_first_images(x))
-        return super().fit(x, *args, **kwargs)
-
-    def train_step(self, x: tf.Tensor, num_samples: int | None = None) -> dict[str, tf.Tensor]:
-        """Takes one optimizer step on x [batch, event] and returns the running means of the metrics.
-
-        The random numbers are keyed by `optimizer.iterations`. For num_samples see `gradients`.
-        """
-        terms, gradients = self.gradients(x, num_samples)
+        x, sample_weight = self.checked(data)
+        terms, gradients = self.gradients(x, num_samples, sample_weight)
         self.optimizer.apply(gradients, self.trainable_variables)
-        return self._measure(terms)
+        return self.measure(terms, sample_weight)
 
-    def gradients(self, x: tf.Tensor, num_samples: int | None = None) -> tuple[LogWeightTerms, list[tf.Tensor | None]]:
+    def gradients(
+        self, x: tf.Tensor, num_samples: int | None = None, sample_weight: tf.Tensor | None = None
+    ) -> tuple[LogWeightTerms, list[tf.Tensor | None]]:
         """Returns the gradients of a training step at step `optimizer.iterations`.
 
         Under a `tf.distribute` strategy, epsilon is drawn for the whole batch and every replica takes its share. The
@@ -208,6 +130,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
           x: float tensor [batch, event]; under a strategy, this replica's share of the batch.
           num_samples: the number of importance samples in this step, or None for the model's; for an objective with
             M bounds a multiple of M.
+          sample_weight: the weights of the images, [batch], or None.
 
         Returns:
           The `LogWeightTerms` of x, and this replica's part of the gradients of the loss, in the order of
@@ -217,17 +140,82 @@ class ImportanceWeightedAutoencoder(keras.Model):
         key = noise.key(self.seed, "training", step)
         epsilon = self.draw_epsilon(num_samples or self.num_samples, distribute.num_replicas() * tf.shape(x)[0], key)
         epsilon = [distribute.replica_share(epsilon_l, axis=1) for epsilon_l in epsilon]
-        beta = warmup(step, self.beta_warmup_steps)
-        terms, gradients = self.estimator(self, x, epsilon, beta, noise.key(self.seed, "estimator", step))
+        estimate = estimators.GRADIENT_ESTIMATORS[self.gradient_estimator]
+        beta = tf.cast(warmup(step, self.beta_warmup_steps), self.density_dtype)
+        weights = self._scaled(sample_weight, x)
+        terms, gradients = estimate(self, x, epsilon, beta, noise.key(self.seed, "estimator", step), weights)
         if distribute.num_replicas() > 1:
             gradients = [None if gradient is None else gradient / distribute.num_replicas() for gradient in gradients]
         return terms, gradients
 
-    def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Updates the metrics with x [batch, event]; data is (x, index), and the index keys the random numbers."""
-        x, index = data
-        key = noise.key(self.seed, "validation", index)
-        return self._measure(self.log_weight_terms(x, self.draw_epsilon(self.num_samples, tf.shape(x)[0], key)))
+    def _scaled(self, sample_weight, x):
+        """The weights times the factor by which the optimizer expects the loss to be scaled, if it does."""
+        scale = self.optimizer.scale_loss(1.0)
+        if isinstance(scale, float) and scale == 1.0:
+            return sample_weight
+        return scale * (tf.ones_like(x[:, 0]) if sample_weight is None else sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Adds a batch to the running means of the metrics at beta = 1 and returns them.
+
+        The samples of an image are always the same, see `call`.
+
+        Args:
+          data: as for `train_step`.
+        """
+        x, sample_weight = self.checked(data)
+        return self.measure(self._evaluation_terms(x), sample_weight)
+
+    def measure(self, terms: LogWeightTerms, sample_weight: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Adds a batch to the running means of the metrics and returns them.
+
+        Args:
+          terms: the `LogWeightTerms` of the batch.
+          sample_weight: the weights of the images, [batch], or None.
+        """
+        rates = terms.layer_rates
+        values = {
+            "loss": -self.objective.generative.value(terms.log_weights),
+            "iwae_bound": bounds.iwae_bound(terms.log_weights),
+            "elbo": bounds.elbo(terms.log_weights),
+            "distortion": -tf.reduce_mean(terms.log_p_x_given_z, axis=0),
+            "rate": tf.add_n(rates),
+            **{f"rate_layer_{i}": rate for i, rate in enumerate(rates, start=1)},
+            "effective_sample_size": bounds.effective_sample_size(terms.log_weights),
+        }
+        for metric in self._own_metrics:
+            metric.update_state(values[metric.name], sample_weight)
+        return self.get_metrics_result()
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` builds the same networks from, with initial weights.
+
+        Raises:
+          NotImplementedError: a layer of a user's own has no `get_config`.
+        """
+        return {
+            **super().get_config(),
+            **{name: layers.serialized(getattr(self, name)) for name in ("inference", "generative")},
+            "objective": [self.objective.name, *self.objective.parameters],
+            "gradient_estimator": self.gradient_estimator,
+            "num_samples": self.num_samples,
+            "num_resampled": self.num_resampled,
+            "beta_warmup_steps": self.beta_warmup_steps,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ImportanceWeightedAutoencoder":
+        """The inverse of `get_config`."""
+        inference, generative = (
+            keras.saving.deserialize_keras_object(config[name], custom_objects) for name in ("inference", "generative")
+        )
+        if getattr(inference, "shares_weights", False):
+            inference = inference.sharing(generative)
+        own = {"inference": inference, "generative": generative, "objective": bounds.objective(*config["objective"])}
+        return cls(**{**config, **own})
 
     @property
     def num_steps(self) -> int:
@@ -241,37 +229,22 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._trackers.values())
+        # Keras' own loss tracker is of no use without a Keras loss.
+        others = [metric for metric in super().metrics if metric.name not in {own.name for own in self._own_metrics}]
+        return [*self._own_metrics, *others]
 
-    def _measure(self, terms):
-        """Adds one batch to the running means and returns them."""
-        rates = terms.layer_rates
-        values = [
-            bounds.iwae_bound(terms.log_weights),
-            bounds.elbo(terms.log_weights),
-            -tf.reduce_mean(terms.log_p_x_given_z, axis=0),
-            tf.add_n(rates),
-            *rates,
-            bounds.effective_sample_size(terms.log_weights),
-        ]
-        for tracker, value in zip(self.metrics, values, strict=True):
-            tracker.update_state(value)
-        return self.get_metrics_result()
+    @property
+    def curve_metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics whose curves a run records: all but the loss, which is a bound with the opposite sign."""
+        return [metric for metric in self._own_metrics if metric.name != "loss"]
 
 
-def _mean_trackers(num_layers):
-    """Name -> running mean, in the order of `ImportanceWeightedAutoencoder._measure`."""
+def _mean_metrics(num_layers):
+    """The running means of `ImportanceWeightedAutoencoder.measure`."""
     rates = [f"rate_layer_{i + 1}" for i in range(num_layers)]
-    names = ["iwae_bound", "elbo", "distortion", "rate", *rates, "effective_sample_size"]
-    return {name: keras.metrics.Mean(name=name) for name in names}
-
-
-def _first_images(x):
-    """The first images that `fit` sees, or None where they are not available beforehand."""
-    if isinstance(x, tf.data.Dataset):
-        is_images = isinstance(x.element_spec, tf.TensorSpec) and x.element_spec.dtype.is_floating
-        return next(iter(x.take(1)), None) if is_images else None
-    return x if isinstance(x, np.ndarray) or tf.is_tensor(x) else None
+    names = ["loss", "iwae_bound", "elbo", "distortion", "rate", *rates, "effective_sample_size"]
+    dtype = keras.backend.result_type(keras.config.floatx(), "float32")
+    return [keras.metrics.Mean(name=name, dtype=dtype) for name in names]
 
 
 def _has_batch_norm(model):

@@ -21,18 +21,33 @@ from tensorflow_probability import distributions as tfd
 from iwae_tf import layers, paper
 
 
+@keras.saving.register_keras_serializable(layers.PACKAGE)
 class BottomUpInference(keras.layers.Layer):
     """q(z | x) = q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}), equation (2) of [1].
 
     Args:
       stochastic_layers: layers that return distributions with a `bijector`, q(z_1 | x) first.
+
+    Raises:
+      ValueError: there is none, or one has no `units`.
     """
 
     stochastic_layers: list[keras.layers.Layer]
 
     def __init__(self, stochastic_layers: Sequence[keras.layers.Layer], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.stochastic_layers = list(stochastic_layers)
+        super().__init__(**_without_autocast(kwargs))
+        self.stochastic_layers = _checked_layers("stochastic_layers", stochastic_layers)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stochastic_layers": _serialized(self.stochastic_layers)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "BottomUpInference":
+        """The inverse of `get_config`."""
+        return cls(**_deserialized(config, "stochastic_layers"))
+
+    def build(self, x_shape: tuple, epsilon_shape: Sequence[tuple]) -> None:
+        """Does nothing: the layers are built when they are called."""
 
     @property
     def latent_dims(self) -> list[int]:
@@ -55,7 +70,7 @@ class BottomUpInference(keras.layers.Layer):
         inputs = x
         for layer, epsilon_l in zip(self.stochastic_layers, epsilon, strict=True):
             distributions.append(layer(inputs))
-            inputs = distributions[-1].bijector.forward(epsilon_l)
+            inputs = _pushed_forward(epsilon_l, distributions[-1])
             samples.append(inputs)
         return samples, distributions
 
@@ -64,6 +79,7 @@ class BottomUpInference(keras.layers.Layer):
         return [layer(inputs) for layer, inputs in zip(self.stochastic_layers, [x, *z[:-1]], strict=True)]
 
 
+@keras.saving.register_keras_serializable(layers.PACKAGE)
 class LadderInference(keras.layers.Layer):
     """q(z | x) = q(z_L | x) q(z_{L-1} | z_L, x) ... q(z_1 | z_2, x) of the Ladder VAE [2].
 
@@ -82,9 +98,22 @@ class LadderInference(keras.layers.Layer):
     def __init__(
         self, upward_layers: Sequence[keras.layers.Layer], conditionals: Sequence[keras.layers.Layer], **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        self.upward_layers = list(upward_layers)
+        super().__init__(**_without_autocast(kwargs))
+        self.upward_layers = _checked_layers("upward_layers", upward_layers)
         self.conditionals = list(conditionals)
+
+    def get_config(self) -> dict[str, Any]:
+        shared = {name: _serialized(getattr(self, name)) for name in ("upward_layers", "conditionals")}
+        return {**super().get_config(), **shared}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LadderInference":
+        """The inverse of `get_config`, but for the layers that are shared, see `sharing`."""
+        return cls(**_deserialized(_deserialized(config, "upward_layers"), "conditionals"))
+
+    def sharing(self, generative: "GenerativeNetwork") -> "LadderInference":
+        """Returns a network with the same upward layers that shares the layers of a generative network."""
+        return LadderInference(self.upward_layers, generative.conditionals[1:], name=self.name, dtype=self.dtype_policy)
 
     @property
     def shares_weights(self) -> bool:
@@ -113,10 +142,10 @@ class LadderInference(keras.layers.Layer):
           first; the last has batch shape [batch], the others [num_samples, batch].
         """
         *upward, topmost = self._upward(x)
-        samples, distributions = [topmost.bijector.forward(epsilon[-1])], [topmost]
+        samples, distributions = [_pushed_forward(epsilon[-1], topmost)], [topmost]
         for from_x, conditional, epsilon_l in zip(upward[::-1], self.conditionals[::-1], epsilon[-2::-1], strict=True):
             distributions.append(layers.precision_weighted(from_x, conditional(samples[-1])))
-            samples.append(distributions[-1].bijector.forward(epsilon_l))
+            samples.append(_pushed_forward(epsilon_l, distributions[-1]))
         return samples[::-1], distributions[::-1]
 
     def distributions(self, x: tf.Tensor, z: Sequence[tf.Tensor]) -> list[tfd.Distribution]:
@@ -137,6 +166,7 @@ class LadderInference(keras.layers.Layer):
         return gaussians
 
 
+@keras.saving.register_keras_serializable(layers.PACKAGE)
 class GenerativeNetwork(keras.layers.Layer):
     """p(x, z) = p(x | z_1) p(z_1 | z_2) ... p(z_L), equation (1) of [1].
 
@@ -149,9 +179,22 @@ class GenerativeNetwork(keras.layers.Layer):
     prior: tfd.Distribution
 
     def __init__(self, conditionals: Sequence[keras.layers.Layer], prior: tfd.Distribution, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.conditionals = list(conditionals)
+        super().__init__(**_without_autocast(kwargs))
+        self.conditionals = _checked_layers("conditionals", conditionals)
         self.prior = prior
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "conditionals": _serialized(self.conditionals)}
+        return {**config, "prior": keras.saving.serialize_keras_object(self.prior)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GenerativeNetwork":
+        """The inverse of `get_config`."""
+        prior = keras.saving.deserialize_keras_object(config["prior"])
+        return cls(**{**_deserialized(config, "conditionals"), "prior": prior})
+
+    def build(self, z_shape: Sequence[tuple]) -> None:
+        """Does nothing: the layers are built when they are called."""
 
     @property
     def event_size(self) -> int:
@@ -175,10 +218,46 @@ class GenerativeNetwork(keras.layers.Layer):
         Returns:
           The distribution of x given the drawn z_1.
         """
-        z = self.prior.bijector.forward(epsilon[-1])
+        z = _pushed_forward(epsilon[-1], self.prior)
         for layer, epsilon_l in zip(self.conditionals[:0:-1], epsilon[-2::-1], strict=True):
-            z = layer(z).bijector.forward(epsilon_l)
+            z = _pushed_forward(epsilon_l, layer(z))
         return self.decode(z)
+
+
+def _pushed_forward(epsilon, distribution):
+    """The sample of a distribution that standard normal epsilon becomes."""
+    if not isinstance(distribution, tfd.Distribution):
+        kind = type(distribution).__name__
+        raise ValueError(f"A stochastic layer returned a {kind}, but must return a tfp distribution with a bijector.")
+    return distribution.bijector.forward(tf.cast(epsilon, distribution.dtype))
+
+
+def _without_autocast(kwargs):
+    """Under a mixed precision policy Keras would round x, epsilon and z, which only the layers inside may do."""
+    return {"autocast": False, **kwargs}
+
+
+def _checked_layers(argument, stochastic_layers):
+    """Returns the layers as a list, and raises a ValueError if one of them does not tell its size."""
+    found = list(stochastic_layers)
+    for i, layer in enumerate(found):
+        if not callable(layer) or not isinstance(getattr(layer, "units", None), Integral):
+            raise ValueError(
+                f"{argument}[{i}] is {layer!r}, but must be a keras.layers.Layer that returns a distribution and has "
+                "an attribute `units`, the size of its vectors."
+            )
+    if not found:
+        raise ValueError(f"{argument} is empty, but must have at least one layer.")
+    return found
+
+
+def _serialized(stochastic_layers):
+    return [layers.serialized(layer) for layer in stochastic_layers]
+
+
+def _deserialized(config, name):
+    """The config with the layers under a name in place of their configs."""
+    return {**config, name: [keras.saving.deserialize_keras_object(layer) for layer in config[name]]}
 
 
 def paper_networks(
@@ -188,7 +267,7 @@ def paper_networks(
     inference: str = "bottom_up",
     output_bias: np.ndarray | None = None,
     seed: int = 0,
-    **hidden_kwargs: Any,
+    **layer_kwargs: Any,
 ) -> tuple[BottomUpInference | LadderInference, GenerativeNetwork]:
     """Builds the paper's networks for any number of stochastic layers [1, section 5], or those of the Ladder VAE [2].
 
@@ -200,7 +279,7 @@ def paper_networks(
       inference: a key of `INFERENCE`.
       output_bias: initial logits of the pixels, [event_size], or None for zeros.
       seed: seed of the initial weights.
-      **hidden_kwargs: `activation` and `batch_norm` of the hidden layers, see `layers.StochasticLayer`.
+      **layer_kwargs: `activation`, `batch_norm` and `dtype` of the layers, see `layers.StochasticLayer`.
 
     Returns:
       An inference network and a `GenerativeNetwork`.
@@ -211,11 +290,11 @@ def paper_networks(
     if inference not in INFERENCE:
         raise ValueError(f"inference is {inference!r}, but must be one of {', '.join(INFERENCE)}.")
     hidden_dims = _checked_hidden_dims(latent_dims, hidden_dims)
-    upward, decoder, between = _stochastic_layers(
-        event_size, latent_dims, hidden_dims, seed, output_bias, hidden_kwargs
-    )
-    generative = GenerativeNetwork([decoder, *between], layers.standard_normal(latent_dims[-1]), name="generative")
-    return INFERENCE[inference](upward, between), generative
+    upward, decoder, between = _stochastic_layers(event_size, latent_dims, hidden_dims, seed, output_bias, layer_kwargs)
+    prior = layers.standard_normal(latent_dims[-1], dtype=keras.backend.result_type(decoder.variable_dtype, "float32"))
+    dtype = decoder.dtype_policy
+    generative = GenerativeNetwork([decoder, *between], prior, name="generative", dtype=dtype)
+    return INFERENCE[inference](upward, between, name="inference", dtype=dtype), generative
 
 
 def _checked_hidden_dims(latent_dims, hidden_dims):
@@ -238,25 +317,25 @@ def _are_positive_integers(values):
     return isinstance(values, Sequence) and all(isinstance(value, Integral) and value > 0 for value in values)
 
 
-def _stochastic_layers(event_size, latent_dims, hidden_dims, seed, output_bias, hidden_kwargs):
+def _stochastic_layers(event_size, latent_dims, hidden_dims, seed, output_bias, layer_kwargs):
     """Returns the layers of q(z_l | ...), of p(x | z_1), and of p(z_1 | z_2), ..., p(z_{L-1} | z_L)."""
     seeds = np.random.SeedSequence(seed).generate_state(2 * len(latent_dims)).tolist()
     upward = [
-        layers.GaussianLayer(units, hidden, seed=seeds.pop(), name=f"q_z{i + 1}", **hidden_kwargs)
+        layers.GaussianLayer(units, hidden, seed=seeds.pop(), name=f"q_z{i + 1}", **layer_kwargs)
         for i, (units, hidden) in enumerate(zip(latent_dims, hidden_dims, strict=True))
     ]
     decoder = layers.BernoulliLayer(
-        event_size, hidden_dims[0][::-1], seed=seeds.pop(), output_bias=output_bias, name="p_x", **hidden_kwargs
+        event_size, hidden_dims[0][::-1], seed=seeds.pop(), output_bias=output_bias, name="p_x", **layer_kwargs
     )
     between = [
-        layers.GaussianLayer(units, hidden[::-1], seed=seeds.pop(), name=f"p_z{i + 1}", **hidden_kwargs)
+        layers.GaussianLayer(units, hidden[::-1], seed=seeds.pop(), name=f"p_z{i + 1}", **layer_kwargs)
         for i, (units, hidden) in enumerate(zip(latent_dims[:-1], hidden_dims[1:], strict=True))
     ]
     return upward, decoder, between
 
 
 # Name -> a function that builds the inference network from the layers of q(z_l | ...) and those of p(z_l | z_{l+1}).
-INFERENCE: dict[str, Callable[[list, list], BottomUpInference | LadderInference]] = {
-    "bottom_up": lambda upward, between: BottomUpInference(upward, name="inference"),
-    "ladder": lambda upward, between: LadderInference(upward, between, name="inference"),
+INFERENCE: dict[str, Callable[..., BottomUpInference | LadderInference]] = {
+    "bottom_up": lambda upward, between, **kwargs: BottomUpInference(upward, **kwargs),
+    "ladder": LadderInference,
 }

@@ -3,8 +3,10 @@
 import inspect
 import typing
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import iwae_tf
 from iwae_tf import datasets, layers, runs
@@ -50,7 +52,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_functions_have_type_hints_and_docstrings(name):
     function = getattr(iwae_tf, name)
     hints = typing.get_type_hints(function)
-    assert set(inspect.signature(function).parameters) - {"hidden_kwargs"} <= set(hints)
+    assert set(inspect.signature(function).parameters) - {"layer_kwargs"} <= set(hints)
     assert "return" in hints
     assert "Returns:" in function.__doc__
 
@@ -89,10 +91,77 @@ def test_errors_speak_of_arguments(images, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_of_the_api_is_not_loaded_by_name(images, tmp_path):
-    iwae_tf.train(_model(), images, _plan(), tmp_path / "run")
-    with pytest.raises(UserError, match="was trained with iwae_tf.train"):
+def test_a_run_of_train_is_loaded(images, tmp_path):
+    plan = _plan(learning_rate=0.01, ema_momentum=0.5, schedule="cosine", first_epochs=1)
+    model = _model(objective="vae")
+    iwae_tf.train(model, images, plan, tmp_path / "run")
+    for loaded in (iwae_tf.load(tmp_path / "run"), iwae_tf.load(tmp_path / "run", _model(objective="vae"))):
+        assert loaded.objective.name == "vae"
+        np.testing.assert_array_equal(loaded(_binary()), model(_binary()))
+
+
+def test_a_model_that_was_compiled_before_is_trained_with_the_plan(images, tmp_path):
+    compiled = _model()
+    compiled.compile(optimizer="sgd", jit_compile=False)
+    plain = _model()
+    for name, model in (("compiled", compiled), ("plain", plain)):
+        iwae_tf.train(model, images, _plan(), tmp_path / name)
+    np.testing.assert_array_equal(iwae_tf.load(tmp_path / "compiled")(_binary()), plain(_binary()))
+
+
+class Encoder(keras.layers.Layer):
+    """Has no `get_config`, and an argument that Keras cannot write down."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.units, self.network = 3, network
+
+    def call(self, x):
+        return layers.DiagonalNormal(self.network(x), tf.ones([3]))
+
+
+def _own_model():
+    return iwae_tf.ImportanceWeightedAutoencoder(
+        iwae_tf.networks.BottomUpInference([Encoder(keras.layers.Dense(3))]),
+        iwae_tf.networks.GenerativeNetwork([layers.BernoulliLayer(EVENT, (5,), seed=1)], layers.standard_normal(3)),
+        num_samples=2,
+    )
+
+
+def test_a_run_of_a_model_without_config_is_loaded_into_the_same_model(images, tmp_path):
+    model = _own_model()
+    iwae_tf.train(model, images, _plan(), tmp_path / "run")
+    with pytest.raises(UserError, match=r"build the same model and pass it: iwae_tf.load\(run_dir, model\)") as error:
         iwae_tf.load(tmp_path / "run")
+    assert "\n" not in str(error.value)
+    loaded = iwae_tf.load(tmp_path / "run", _own_model())
+    np.testing.assert_array_equal(loaded(_binary()), model(_binary()))
+    with pytest.raises(UserError, match="from another model"):
+        iwae_tf.load(tmp_path / "run", _model())
+
+
+def test_train_refuses_a_run_of_other_networks_or_of_the_command(images, tmp_path):
+    iwae_tf.train(_model(), images, _plan(), tmp_path / "run")
+    wider = iwae_tf.ImportanceWeightedAutoencoder(
+        *iwae_tf.paper_networks(EVENT, (3, 2), ((7,), (4,)), seed=0), num_samples=4
+    )
+    with pytest.raises(UserError, match="was trained with other networks"):
+        iwae_tf.train(wider, images, _plan(), tmp_path / "run")
+    with runs.RunDirectory(tmp_path / "command") as run:
+        run.claim({"k": "5"})
+    with pytest.raises(UserError, match="was trained by python -m iwae_tf.main; choose"):
+        iwae_tf.train(_model(), images, _plan(), tmp_path / "command")
+
+
+def test_a_damaged_description_is_refused_in_one_line(images, tmp_path):
+    iwae_tf.train(_model(), images, _plan(), tmp_path / "run")
+    for content in ("{", "[]", '{"class_name": "Missing", "config": {}, "module": "os", "registered_name": "x"}'):
+        (tmp_path / "run" / "model.json").write_text(content)
+        with pytest.raises(UserError, match="model.json cannot be read") as error:
+            iwae_tf.load(tmp_path / "run")
+        assert "\n" not in str(error.value)
+        with pytest.raises(UserError, match="model.json cannot be read|other networks"):
+            iwae_tf.train(_model(), images, _plan(), tmp_path / "run")
 
 
 def test_log_likelihood_is_the_bound_and_the_same_for_the_same_seed():
@@ -125,12 +194,12 @@ def test_the_likelihoods_of_all_images_sum_to_one():
 @pytest.mark.parametrize(
     ("x", "num_samples", "message"),
     [
-        (np.zeros([2, 5]), 5, r"x has shape \(2, 5\), but must have shape \[num_images, 6\]"),
+        (np.zeros([2, 5]), 5, r"The images have shape \(2, 5\), but must be one tensor of shape \[batch, 6\]"),
         (np.zeros([0, 6]), 5, "at least one image"),
-        (np.zeros([6]), 5, r"x has shape \(6,\)"),
+        (np.zeros([6]), 5, r"have shape \(6,\)"),
         (np.zeros([2, 6]), 0, "num_samples is 0, but must be an integer, at least 1"),
         (np.full([2, 6], 0.5), 5, "grey"),
-        (np.full([2, 6], np.nan), 5, "not finite"),
+        (np.full([2, 6], np.nan), 5, "not numbers"),
     ],
 )
 def test_bad_input_of_log_likelihood_is_refused(x, num_samples, message):

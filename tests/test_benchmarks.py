@@ -50,6 +50,7 @@ def test_smoke_both_paths_of_training_and_evaluation_run(tmp_path):
     times = [
         next(program.training_epochs(model, images, 2, tmp_path / "run")),
         next(program.plain_training_epochs(program.paper_model(1, 2), images, 2)),
+        next(program.fit_epochs(program.paper_model(1, 2), images, 2)),
         next(program.log_likelihoods(model, np.zeros([2, 784], np.float32), 10)),
         next(program.plain_log_likelihoods(model, np.zeros([2, 784], np.float32), 10)),
     ]

@@ -350,7 +350,7 @@ def test_the_model_accepts_exactly_the_compatible_objectives(estimator):
                 linear_gaussian.build(1, num_samples=4, num_resampled=2, **arguments)
         else:
             model, _ = linear_gaussian.build(1, num_samples=4, num_resampled=2, **arguments)
-            gradients = _gradients(model, linear_gaussian.data(), model.estimator)
+            gradients = _gradients(model, linear_gaussian.data(), estimators.GRADIENT_ESTIMATORS[estimator])
             assert all(np.all(np.isfinite(g)) for g in gradients)
             assert max(np.max(np.abs(g)) for g in gradients) > 1e-3
 

@@ -73,3 +73,28 @@ def test_diagonal_normal_agrees_with_tfp():
     normal, expected = layers.DiagonalNormal(loc, scale), tfd.MultivariateNormalDiag(loc, scale)
     np.testing.assert_allclose(normal.log_prob(value), expected.log_prob(value), rtol=1e-12)
     assert normal.log_prob(value).shape == (5, 4)
+
+
+def test_pixel_bernoulli_has_the_gradients_of_the_tfp_distribution():
+    """By the logits and by x, also at logits of zero and far from it; and the second derivatives."""
+    rng = np.random.default_rng(0)
+    logits = tf.constant(np.concatenate([rng.normal(0.0, 3.0, [4, 24]), [np.linspace(-60.0, 60.0, 24)]]))
+    logits = tf.where(tf.abs(logits) < 0.2, tf.zeros_like(logits), logits)
+    x = tf.constant(rng.uniform(size=[5, 24]))
+
+    def derivatives(log_prob):
+        with tf.GradientTape() as second, tf.GradientTape() as first:
+            second.watch([logits, x])
+            first.watch([logits, x])
+            total = tf.reduce_sum(log_prob(logits, x) * [1.0, 2.0, 3.0, 4.0, 5.0])
+        with second:
+            gradients = first.gradient(total, [logits, x])
+            squares = tf.reduce_sum(tf.square(gradients[0])) + tf.reduce_sum(gradients[1] ** 3)
+        return [*gradients, *second.gradient(squares, [logits, x])]
+
+    def plain(logits, x):
+        return tf.reduce_sum(x * logits - tf.nn.softplus(logits), axis=-1)
+
+    ours = derivatives(lambda logits, x: layers.PixelBernoulli(logits).log_prob(x))
+    for a, b in zip(ours, derivatives(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from linear_gaussian import assert_mean
 
-from iwae_tf import bounds, noise
-from iwae_tf.evaluation import batches, log_likelihood, pareto
+from iwae_tf import bounds, importance, noise
+from iwae_tf.evaluation import log_likelihood, pareto
 from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.runtime import signals
 
@@ -15,8 +15,8 @@ from iwae_tf.runtime import signals
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks and batches so small that everything has several of them."""
-    monkeypatch.setattr(log_likelihood, "BLOCK", 7)
-    monkeypatch.setattr(batches, "IMAGES_PER_CALL", 4)
+    monkeypatch.setattr(importance, "BLOCK", 7)
+    monkeypatch.setattr(importance, "IMAGES_PER_CALL", 4)
 
 
 def _model(num_layers, jit=False, **kwargs):
@@ -67,8 +67,8 @@ def test_the_value_of_an_image_does_not_depend_on_its_batch():
     model, _ = _model(1, widen=1.5)
     x = tf.constant(linear_gaussian.data(batch=6))
     key = noise.key(0, "test")
-    together = log_likelihood.importance_bounds(model, x, tf.range(6), [[0, 20]], key)
-    alone = log_likelihood.importance_bounds(model, x[4:5], tf.constant([4]), [[0, 20]], key)
+    together = importance.importance_bounds(model, x, tf.range(6), [[0, 20]], key)
+    alone = importance.importance_bounds(model, x[4:5], tf.constant([4]), [[0, 20]], key)
     np.testing.assert_allclose(together.bounds[0, 4], alone.bounds[0, 0], atol=1e-5)
 
 
@@ -77,9 +77,9 @@ def test_the_values_do_not_depend_on_the_size_of_chunks(chunk_blocks):
     model, _ = _model(2, widen=1.8)
     x = tf.constant(linear_gaussian.data(batch=3))
     arguments = model, x, tf.range(3), [[0, 3], [5, 30]], noise.key(0, "test")
-    bounds_two = log_likelihood.importance_bounds(*arguments, chunk_blocks=2)
+    bounds_two = importance.importance_bounds(*arguments, chunk_blocks=2)
     for values, expected in zip(
-        log_likelihood.importance_bounds(*arguments, chunk_blocks=chunk_blocks), bounds_two, strict=True
+        importance.importance_bounds(*arguments, chunk_blocks=chunk_blocks), bounds_two, strict=True
     ):
         np.testing.assert_allclose(values, expected, atol=1e-4)
 

@@ -189,17 +189,17 @@ def test_paper_networks_refuse_wrong_arguments_in_one_line(arguments, message):
 
 def test_samples_and_reconstructions_have_the_right_shapes_and_depend_on_the_key():
     model = _paper_model(3)
-    samples = model.sample(6, noise.key(0, "test")).mean()
+    samples = model.sampled(6, noise.key(0, "test")).mean()
     assert samples.shape == (6, 13)
-    np.testing.assert_array_equal(samples, model.sample(6, noise.key(0, "test")).mean())
-    assert np.any(samples != model.sample(6, noise.key(1, "test")).mean())
-    assert model.reconstruct(_binary(), noise.key(0, "test")).mean().shape == (BATCH, 13)
+    np.testing.assert_array_equal(samples, model.sampled(6, noise.key(0, "test")).mean())
+    assert np.any(samples != model.sampled(6, noise.key(1, "test")).mean())
+    assert model.reconstructed(_binary(), noise.key(0, "test")).mean().shape == (BATCH, 13)
 
 
 def test_samples_of_the_linear_gaussian_model_have_the_exact_entropy():
     """With 3 layers, where p(x) is a Gaussian with known mean and covariance."""
     model, log_p = linear_gaussian.build(3)
-    x = model.sample(50_000, noise.key(0, "test")).sample(seed=1)
+    x = model.sampled(50_000, noise.key(0, "test")).sample(seed=1)
     entropy = -log_p(x)  # The mean is the differential entropy of p(x) only if x comes from p(x).
     assert_mean(entropy, -_mean_log_p(model))
 
@@ -210,15 +210,6 @@ def _mean_log_p(model):
         matrix = layer.matrix.numpy().astype(np.float64)
         covariance = matrix.T @ covariance @ matrix + np.diag(np.exp(2.0 * layer.log_scale.numpy().astype(np.float64)))
     return -0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * covariance)[1]
-
-
-@pytest.mark.parametrize("kind", ["array", "dataset"])
-def test_fit_refuses_grey_pixels(kind):
-    model = _paper_model(1, num_samples=2)
-    model.compile(optimizer="adam", jit_compile=False)
-    grey = np.random.default_rng(0).random([8, 784]).astype(np.float32)
-    with pytest.raises(ValueError, match="binarise"):
-        model.fit(grey if kind == "array" else tf.data.Dataset.from_tensor_slices(grey).batch(4), verbose=0)
 
 
 def test_beta_weights_the_kl_terms_and_leaves_the_log_weights_unchanged():

@@ -13,7 +13,7 @@ CHECKOUT = pathlib.Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
 PAGES = [README, CHECKOUT / "CONTRIBUTING.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 # A text in each example; every example has a test below.
-EXAMPLES = ("iwae_tf.log_likelihood(", "ConvolutionalEncoder", "model.fit(", "saved_model.load")
+EXAMPLES = ("trained = iwae_tf.train(", "ConvolutionalEncoder", "model.fit(", "load_model(", "saved_model.load")
 
 
 def _blocks():
@@ -40,7 +40,7 @@ def test_every_example_has_a_test():
 def test_the_readmes_example(tmp_path, monkeypatch, capsys, few_images):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(_block("iwae_tf.log_likelihood("), names)
+    exec(_block("trained = iwae_tf.train("), names)
     assert (names["trained"].steps, names["trained"].epochs) == (20, 2)
     assert names["result"].values.shape == (100,)
     last_line = capsys.readouterr().out.splitlines()[-1]
@@ -49,18 +49,24 @@ def test_the_readmes_example(tmp_path, monkeypatch, capsys, few_images):
     assert rows[1]["train_iwae_bound"] > rows[0]["train_iwae_bound"]
 
 
-def test_own_layers(tmp_path, monkeypatch):
+def test_own_layers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(_block("ConvolutionalEncoder"), {})
+    assert "NLL" in capsys.readouterr().out.splitlines()[-1]
     rows = runs.RunDirectory("runs/convolutional").read_history()
     assert rows[1]["train_iwae_bound"] > rows[0]["train_iwae_bound"]
 
 
-def test_keras_fit(few_images):
+def test_keras_fit_and_the_saved_file(tmp_path, monkeypatch, capsys, few_images):
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(_block("model.fit("), names)
-    bounds = names["history"].history["iwae_bound"]
-    assert bounds[1] > bounds[0]
+    history = names["history"].history
+    assert history["loss"][1] < history["loss"][0]
+    exec(_block("load_model("), names)
+    assert "L_500" in capsys.readouterr().out.splitlines()[-1]
+    assert names["result"].mean > -float(history["val_loss"][0]) - 20.0
+    assert names["between"].shape == (8, 784)
 
 
 def test_saved_model(tmp_path, monkeypatch, capsys):

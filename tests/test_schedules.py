@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import models
-from iwae_tf.training import schedules
+from iwae_tf import models, schedules
 
 
 def test_the_cosine_falls_from_the_peak_to_a_hundredth():

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 from linear_gaussian import LATENT_DIMS, assert_mean
 
-from iwae_tf import models, networks, noise
+from iwae_tf import importance, models, networks, noise
 from iwae_tf.errors import UserError
-from iwae_tf.evaluation import batches, units
+from iwae_tf.evaluation import units
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(batches, "IMAGES_PER_CALL", 4)
+    monkeypatch.setattr(importance, "IMAGES_PER_CALL", 4)
 
 
 def _model(num_layers, **kwargs):

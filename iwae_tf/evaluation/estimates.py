@@ -51,7 +51,7 @@ class Estimates:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """The `ranges` of `log_likelihood.importance_bounds`: one per count, then both halves of the samples."""
+        """The `ranges` of `importance.importance_bounds`: one per count, then both halves of the samples."""
         half = max(1, self.num_samples // 2)
         return [*((0, count) for count in self.counts), (0, half), (min(half, self.num_samples - 1), self.num_samples)]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import layers, models, networks
+from iwae_tf import models, networks
 from iwae_tf.evaluation.units import Units
 
 
@@ -72,7 +72,7 @@ def _transfer_layer(layer, smaller, inputs, outputs):
       inputs: (kept units, constants) of its input, or None if the whole input is kept.
       outputs: the kept units of its output.
     """
-    parts, smaller_parts = ([*whole.hidden, *_heads(whole)] for whole in (layer, smaller))
+    parts, smaller_parts = ([*whole.hidden, *whole.heads] for whole in (layer, smaller))
     weights = [[weight.numpy() for weight in part.weights] for part in parts]
     if inputs:
         # z is the input of the first hidden layer, or of every head if there are no hidden layers.
@@ -88,10 +88,6 @@ def _transfer_layer(layer, smaller, inputs, outputs):
         weights[head] = [weight[..., outputs] for weight in weights[head]]
     for part, values in zip(smaller_parts, weights, strict=True):
         part.set_weights(values)
-
-
-def _heads(layer):
-    return [layer.loc, layer.log_scale] if isinstance(layer, layers.GaussianLayer) else [layer.logits]
 
 
 def _without_inputs(kernel, kept, constants):

@@ -10,8 +10,7 @@ def sample_means(
     model: models.ImportanceWeightedAutoencoder, num_images: int, image_shape: tuple[int, int], seed: int = 0
 ) -> np.ndarray:
     """Draws latent variables from the prior and returns the pixel means, float array [num_images, height, width]."""
-    means = model.sample(num_images, noise.key(seed, "samples")).mean()
-    return means.numpy().reshape(-1, *image_shape)
+    return model.sample(num_images, seed).numpy().reshape(-1, *image_shape)
 
 
 def reconstruction_pairs(
@@ -37,7 +36,7 @@ def reconstruction_pairs(
       [2 * num_images, height, width].
     """
     x = images[:num_images]
-    means = model.reconstruct(tf.constant(x), noise.key(seed, "reconstructions")).mean().numpy()
+    means = model.reconstructed(tf.constant(x), noise.key(seed, "reconstructions")).mean().numpy()
     starts = range(0, len(x), columns)
     rows = [stack[i : i + columns] for i in starts for stack in (x, means)]
     return np.concatenate(rows).reshape(-1, *image_shape)

@@ -67,8 +67,6 @@ def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch:
     Returns:
       An `ImportanceWeightedAutoencoder` that has its variables.
     """
-    import tensorflow as tf
-
     from iwae_tf import bounds, layers, models, networks
 
     inference, generative = networks.paper_networks(
@@ -80,6 +78,7 @@ def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch:
         seed=options.seed,
         activation=options.activation,
         batch_norm=options.batch_norm,
+        dtype="float32",  # Whatever Keras' configuration says.
     )
     model = models.ImportanceWeightedAutoencoder(
         inference,
@@ -90,8 +89,9 @@ def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch:
         num_resampled=options.resampled,
         beta_warmup_steps=options.beta_warmup_epochs * steps_per_epoch,
         seed=options.seed,
+        dtype="float32",
     )
-    model(tf.zeros([1, generative.event_size]))
+    model.build((None, generative.event_size))
     return model
 
 

@@ -2,6 +2,7 @@
 
 flags.txt                   the format version, and a flagfile that repeats the run
 data.json                   the images: numbers, size, binarisation, check sum
+model.json                  Keras' configuration of the model, in a run of `iwae_tf.train`
 checkpoints/                what continues the training
 unfinished_evaluation.npz   what continues the evaluation
 history.csv                 one row per epoch, see `history.HISTORY_COLUMNS`
@@ -52,6 +53,7 @@ class RunDirectory:
         self.path = pathlib.Path(path)
         self.flags = self.path / "flags.txt"
         self.data = self.path / "data.json"
+        self.model = self.path / "model.json"
         self.checkpoints = self.path / "checkpoints"
         self.history = self.path / "history.csv"
         self.results = self.path / "results.json"
@@ -222,7 +224,7 @@ class RunDirectory:
 
     def _files(self):
         measured = self.results, self.test_log_likelihoods, self.samples, self.gradients, self.unfinished_evaluation
-        return self.flags, self.data, self.history, *measured
+        return self.flags, self.data, self.model, self.history, *measured
 
     def _check_entries(self):
         """Refuses what no run writes, such as symbolic links through which files elsewhere would be overwritten."""

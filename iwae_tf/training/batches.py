@@ -30,7 +30,7 @@ def compiled_steps(model, images, num_samples=None):
             return [step + 1]
 
         tf.while_loop(lambda step: step < stop, run_step, [start])
-        return model.get_metrics_result()
+        return {metric.name: metric.result() for metric in model.curve_metrics}
 
     return lambda order, start, stop: run_steps(order, tf.constant(start), tf.constant(stop))
 

@@ -6,9 +6,9 @@ import numbers
 
 import keras
 
+from iwae_tf import schedules
 from iwae_tf.errors import UserError
 from iwae_tf.models import ImportanceWeightedAutoencoder
-from iwae_tf.training import schedules
 
 SCHEDULES = ("cosine", "paper")
 

@@ -2,8 +2,6 @@
 
 import contextlib
 
-import tensorflow as tf
-
 from iwae_tf.models import ImportanceWeightedAutoencoder
 from iwae_tf.runs import RunDirectory, checkpoints
 from iwae_tf.runtime import distribute
@@ -21,9 +19,7 @@ def prepare(model: ImportanceWeightedAutoencoder, plan: Plan, steps_per_epoch: i
         is not trained.
     """
     with model.distribute_strategy.scope():
-        model(tf.zeros([1, model.generative.event_size]))
         model.compile(optimizer=plan.optimizer(steps_per_epoch), jit_compile=plan.jit)
-        model.optimizer.build(model.trainable_variables)
 
 
 def restore(model: ImportanceWeightedAutoencoder, run: RunDirectory | None) -> History:
@@ -58,7 +54,7 @@ def variables_of_training(model):
     groups = {
         "networks": model.variables_of_networks,
         "optimizer": model.optimizer.variables,
-        "metrics": [variable for metric in model.metrics for variable in metric.variables],
+        "metrics": [variable for metric in model.curve_metrics for variable in metric.variables],
     }
     return {f"{group}/{i:03}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
 

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from iwae_tf import noise
+
 _VALIDATION_BATCH = 100
 
 
@@ -22,11 +24,16 @@ class Validation:
         self.images = images
         self._model = model
         run = model.distribute_strategy.run
-        self._step = tf.function(lambda x, i: run(model.test_step, ((x, i),)), jit_compile=model.jit_compile)
+        self._step = tf.function(lambda x, i: run(self._measure, (x, i)), jit_compile=model.jit_compile)
 
     def means(self):
         """Returns the means of the model's metrics over the images, name -> float."""
         self._model.reset_metrics()
         for index, start in enumerate(range(0, len(self.images), _VALIDATION_BATCH)):
             self._step(tf.constant(self.images[start : start + _VALIDATION_BATCH]), tf.constant(index))
-        return {name: float(mean) for name, mean in self._model.get_metrics_result().items()}
+        return {metric.name: float(metric.result()) for metric in self._model.curve_metrics}
+
+    def _measure(self, x, index):
+        model = self._model
+        key = noise.key(model.seed, "validation", index)
+        model.measure(model.log_weight_terms(x, model.draw_epsilon(model.num_samples, tf.shape(x)[0], key)))

@@ -45,6 +45,7 @@ def paper(epoch: tf.Tensor, base: float) -> tf.Tensor:
     return base * tf.pow(10.0, -stage / 7.0)
 
 
+@keras.saving.register_keras_serializable("iwae_tf")
 class CosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """`cosine` as a schedule for Keras optimizers.
 
@@ -67,6 +68,7 @@ class CosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "total_steps": self.total_steps, "constant_steps": self.constant_steps}
 
 
+@keras.saving.register_keras_serializable("iwae_tf")
 class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """`paper` as a schedule for Keras optimizers.
 

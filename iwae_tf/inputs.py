@@ -1,0 +1,117 @@
+"""What the model accepts as data, and the errors for everything else.
+
+A condition on values raises a ValueError in eager mode and is an assertion in a graph. XLA removes assertions, so
+`execution` checks the batches before they enter a compiled step.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_MARK = "iwae_tf: "
+
+
+def checked(data: Any, event_size: int, is_binary: bool, dtype: str = "float32") -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns the images and the weights in what Keras hands to a step.
+
+    Args:
+      data: x, (x,), (x, y) or (x, y, sample_weight): an array or tensor x [batch, event] of numbers or booleans,
+        targets y, which an autoencoder ignores, and weights [batch] or [batch, 1]; y and the weights may be None.
+      event_size: the number of values in an image.
+      is_binary: whether only zeros and ones have a probability.
+      dtype: the type of the returned tensors.
+
+    Returns:
+      x [batch, event], and the weights [batch] or None.
+
+    Raises:
+      ValueError: x is not one tensor of this shape, has values that are not finite or not possible, or the weights do
+        not fit.
+    """
+    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    x = _images(x, event_size, dtype)
+    require(tf.reduce_all(tf.math.is_finite(x)), "The images have values that are not numbers (NaN) or infinite.")
+    if is_binary:
+        parts = ("The images have values from", tf.reduce_min(x), "to", tf.reduce_max(x), _WHY_BINARY)
+        require(tf.reduce_all((x == 0.0) | (x == 1.0)), *parts)
+    if sample_weight is None or isinstance(sample_weight, tf.experimental.Optional):
+        return x, None
+    return x, _weights(sample_weight, x)
+
+
+_WHY_BINARY = (
+    ", but p(x | z) is Bernoulli and has only 0 and 1; binarise grey images (iwae_tf.datasets.binarization.binarize)."
+)
+
+
+def _images(x, event_size, dtype):
+    expected = f"but must be one tensor of shape [batch, {event_size}]"
+    if isinstance(x, dict):
+        keys = ", ".join(map(repr, x))
+        raise ValueError(f"The images are a dict with {keys}, {expected}; pick one, for example with dataset.map.")
+    if isinstance(x, (tf.RaggedTensor, tf.SparseTensor)) or _is_nested(x):
+        raise ValueError(f"The images are a {type(x).__name__}, {expected}.")
+    x = tf.convert_to_tensor(x)
+    if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        raise ValueError(f"The images have the type {x.dtype.name}, but must be numbers.")
+    if not x.shape.is_compatible_with([None, event_size]):
+        raise ValueError(f"The images have shape {tuple(x.shape)}, {expected}.")
+    if x.shape.rank is None or x.shape[1] is None:
+        shape = tf.shape(x)
+        fits = tf.equal(tf.size(shape), 2) & tf.equal(shape[-1], event_size)
+        with tf.control_dependencies(require(fits, "The images have shape", shape, f", {expected}.")):
+            x = tf.ensure_shape(x, [None, event_size])
+    return tf.cast(x, dtype)
+
+
+def _is_nested(x):
+    """Whether x is several tensors rather than a list of numbers."""
+    return isinstance(x, (list, tuple)) and any(tf.is_tensor(part) or hasattr(part, "shape") for part in x)
+
+
+def _weights(sample_weight, x):
+    sample_weight = tf.cast(sample_weight, x.dtype)
+    shape = sample_weight.shape
+    if not (shape.is_compatible_with(x.shape[:1]) or shape.is_compatible_with([*x.shape[:1], 1])):
+        raise ValueError(f"The sample weights have shape {tuple(shape)}, but must be one number per image.")
+    sample_weight = tf.reshape(sample_weight, [-1])
+    is_valid = tf.math.is_finite(sample_weight) & (sample_weight >= 0.0)
+    require(tf.reduce_all(is_valid), "The sample weights must be finite and not negative.")
+    return sample_weight
+
+
+def require(condition: tf.Tensor, *parts: str | tf.Tensor) -> list[tf.Operation]:
+    """Raises a ValueError in eager mode, or adds an assertion to a graph, unless a condition holds.
+
+    Args:
+      condition: a boolean scalar.
+      *parts: the sentence: texts and tensors, joined by spaces.
+
+    Returns:
+      The assertion, on which the use of what was checked may depend, or nothing in eager mode.
+    """
+    if not tf.executing_eagerly():
+        return [tf.debugging.Assert(condition, [_MARK, *parts])]
+    if not condition:
+        raise ValueError(_sentence(part if isinstance(part, str) else str(part.numpy()) for part in parts))
+    return []
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Within this context, an assertion of `require` that fails in a graph raises a ValueError with its sentence."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        failed = re.search(rf"assertion failed: \[{_MARK}\] (.*)", error.message or "")
+        if not failed:
+            raise
+        raise ValueError(_sentence(re.findall(r"\[(\[.*?\]|.*?)\](?= |$)", failed[1]))) from None
+
+
+def _sentence(parts):
+    return " ".join(parts).replace(" ,", ",")
