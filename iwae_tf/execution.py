@@ -49,7 +49,9 @@ class Execution:
         self._step = _compiled(step, model.jit_compile)
         self._steps = _compiled(self._loop, model.jit_compile)
         self._one = _compiled(self._run_one)
-        self._next = _compiled(self._run_several if self.num_steps > 1 else self._run_next)
+        run_next = self._run_several if self.num_steps > 1 else self._run_next
+        # One trace for each kind of data: a common one would not know their shapes.
+        self._next = _compiled(run_next, reduce_retracing=False)
 
     def __call__(self, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
         with inputs.one_sentence():
@@ -134,8 +136,8 @@ def _as_tensor(part):
     return tf.convert_to_tensor(part) if is_array else part
 
 
-def _compiled(function, jit_compile=False):
-    return tf.function(function, jit_compile=jit_compile, autograph=False, reduce_retracing=True)
+def _compiled(function, jit_compile=False, reduce_retracing=True):
+    return tf.function(function, jit_compile=jit_compile, autograph=False, reduce_retracing=reduce_retracing)
 
 
 class StepwiseModel(keras.Model):

@@ -79,6 +79,9 @@ def _weights(sample_weight, x):
     if not (shape.is_compatible_with(x.shape[:1]) or shape.is_compatible_with([*x.shape[:1], 1])):
         raise ValueError(f"The sample weights have shape {tuple(shape)}, but must be one number per image.")
     sample_weight = tf.reshape(sample_weight, [-1])
+    are_as_many = tf.equal(tf.size(sample_weight), tf.shape(x)[0])
+    with tf.control_dependencies(require(are_as_many, "The sample weights must be one number per image.")):
+        sample_weight = tf.ensure_shape(sample_weight, x.shape[:1])
     is_valid = tf.math.is_finite(sample_weight) & (sample_weight >= 0.0)
     require(tf.reduce_all(is_valid), "The sample weights must be finite and not negative.")
     return sample_weight

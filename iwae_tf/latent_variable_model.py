@@ -119,8 +119,6 @@ class LatentVariableModel(keras.Model):
                     f"{distribution.name} is a distribution in {distribution.dtype.name}; cast its parameters to "
                     "float32, as log-densities need that precision."
                 )
-        # `compile` before the first call has nothing else to build.
-        self.built = True
 
     def _distributions_of_zeros(self):
         x = tf.zeros([1, self.event_size], self.density_dtype)

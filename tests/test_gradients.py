@@ -39,6 +39,7 @@ def test_the_size_of_a_bias_does_not_depend_on_the_number_of_draws():
     assert 4.5 * stderr < abs(many.relative_bias)  # A bias that grew with the draws would be detected.
 
 
+@pytest.mark.slow
 def test_variance_falls_with_the_number_of_images():
     """The gradient is a mean over images; nine copies of an image give a ninth of the variance."""
     model, _ = linear_gaussian.build(1, widen=1.3, num_samples=4)

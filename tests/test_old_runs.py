@@ -103,6 +103,7 @@ def test_it_is_reported(old_run, tmp_path):
     assert run["results"]["nll"]["mean"] == old_run.read_results().nll.mean
 
 
+@pytest.mark.slow
 def test_it_is_pruned(old_run):
     prune.main(["prune", f"--run_dir={NAME}", "--nll_samples=20", "--threshold=0.1", "--noexport"])
     pruned = json.loads((old_run.pruned / "pruned.json").read_text())
@@ -110,6 +111,7 @@ def test_it_is_pruned(old_run):
     assert sum(pruned["num_units"]["after"]) < 6
 
 
+@pytest.mark.slow
 def test_its_gradients_are_measured(old_run):
     gradients.main(["gradients", f"--run_dir={NAME}", "--k=2", "--draws=10", "--images=5"])
     rows = json.loads(old_run.gradients.read_text())["rows"]

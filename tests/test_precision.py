@@ -40,7 +40,7 @@ def _losses(**kwargs):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("mixed_float16", {}),
+        pytest.param("mixed_float16", {}, marks=pytest.mark.slow),
         ("mixed_bfloat16", {"latent_dims": (3, 2), "inference": "ladder", "layer_kwargs": {"batch_norm": True}}),
     ],
 )
@@ -91,8 +91,8 @@ def test_the_scaled_loss_gives_the_same_step(policy):
     [
         ("standard", {"latent_dims": (3, 2), "inference": "ladder"}),
         ("dreg", {"latent_dims": (3, 2)}),
-        ("rws", {}),
-        ("resampled", {}),
+        pytest.param("rws", {}, marks=pytest.mark.slow),
+        pytest.param("resampled", {}, marks=pytest.mark.slow),
     ],
 )
 def test_double_precision(double, estimator, kind):

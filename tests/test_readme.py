@@ -113,7 +113,7 @@ def test_every_flag_that_is_mentioned_exists():
     kinds = (Options, ReportOptions, prune.PruneOptions, gradients.GradientOptions)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     # Flags of the parser, of iwae-tf, and of the benchmarks.
-    known |= {"help", "flagfile", "version", "seconds"}
+    known |= {"help", "flagfile", "version", "seconds", "layers", "growth_k"}
     for page in PAGES:
         mentioned = set(re.findall(r"--([a-z]\w*)", page.read_text()))
         assert not {name for name in mentioned if name.removeprefix("no") not in known and name not in known}

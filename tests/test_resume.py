@@ -80,6 +80,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path):
     _assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_killed_once_ends_as_an_uninterrupted_one(tmp_path, capsys):
     """The fast version of the test above: one kill, as soon as there is a checkpoint."""
     words = ["--epochs=6", "--max_images=100", "--nojit", "--latent_dims=4", "--hidden_dims=20", "--nll_samples=20"]

@@ -77,6 +77,7 @@ def alone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_results_of_one_process(alone, tmp_path):
     chief, worker = _finish(*_start_workers(tmp_path / "run"))
     assert "2 workers, without XLA" in chief
