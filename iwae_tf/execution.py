@@ -5,6 +5,7 @@ execution of several steps (`steps_per_execution`) reads their batches, checks t
 call, as the package's own training does.
 """
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -24,90 +25,90 @@ _MOST_STEPS = 100
 _MOST_OPERATIONS = 1e11
 # The batch size to reckon with where the data do not tell theirs.
 _USUAL_BATCH = 100
+# The most bytes of images in one compiled call.
+_MOST_BYTES = 2**26
 
 
-class Execution:
-    """What Keras calls for each execution: a function of an iterator over batches that returns the metrics.
+class FastExecution:
+    """What Keras calls for each execution: takes steps on the next batches of an iterator, and returns the metrics.
+
+    The steps get (x,) or (x, None, sample_weight): targets are left out.
 
     Args:
-      model: has `checked`, `get_metrics_result`, `jit_compile`, `run_eagerly` and `steps_per_execution`.
+      model: has `checked`, `get_metrics_result`, `jit_compile` and `steps_per_execution`.
       step: `train_step` or `test_step` of the model.
-
-    Attributes:
-      num_steps: the number of steps in an execution.
     """
 
-    num_steps: int
-
     def __init__(self, model: keras.Model, step: Callable[[Any], Any]) -> None:
-        self.num_steps = model.steps_per_execution
-        self._model = model
-        if model.run_eagerly:
-            self._step, self._one = step, self._run_one
-            return
-        # The outer functions hold assertions, which XLA would remove.
-        self._step = _compiled(step, model.jit_compile)
-        self._steps = _compiled(self._loop, model.jit_compile)
-        self._one = _compiled(self._run_one)
-        run_next = self._run_several if self.num_steps > 1 else self._run_next
-        # One trace for each kind of data: a common one would not know their shapes.
-        self._next = _compiled(run_next, reduce_retracing=False)
+        self._model, self._step = model, step
+        self._num_steps = model.steps_per_execution
+        # Batches are checked where they are read: XLA would remove the assertions. There is one trace for each kind of
+        # data, since a common one would not know their shapes.
+        self._read = _compiled(self._stacks, reduce_retracing=False)
+        self._read_one = _compiled(self._arrays)
+        self._run = _compiled(self._steps, model.jit_compile)
 
     def __call__(self, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
         with inputs.one_sentence():
-            if isinstance(iterator, tf.data.Iterator) and not self._model.run_eagerly:
-                return self._next(iterator)
-            logs = None
-            for data in itertools.islice(iterator, self.num_steps):
-                logs = self._one(tf.nest.map_structure(_as_tensor, data))
-            if logs is None:
-                raise StopIteration
-            return logs
+            if not isinstance(iterator, tf.data.Iterator):  # Of `train_on_batch`.
+                return self._run_one(self._read_one(tf.nest.map_structure(_as_tensor, next(iterator))))
+            done, logs = 0, None
+            while done < self._num_steps:
+                try:
+                    stacks, count, other = self._read(iterator, tf.constant(self._num_steps - done))
+                except tf.errors.OutOfRangeError:
+                    break
+                logs = self._run(stacks, count)
+                done += int(count)
+                if len(other[0]):
+                    logs = self._run_one(other)
+                    done += 1
+        if logs is None:
+            raise StopIteration
+        return logs
 
-    def _run_next(self, iterator):
-        """Runs the step on the next batch."""
-        return self._run_one(iterator.get_next())
+    def _run_one(self, arrays):
+        return self._run([array[tf.newaxis] for array in arrays], tf.constant(1))
 
-    def _run_one(self, data):
-        """Runs the step on one batch."""
-        self._model.distribute_strategy.run(lambda batch: self._step(_as_data(self._arrays(batch))), (data,))
-        return self._model.get_metrics_result()
+    def _stacks(self, iterator, limit):
+        """Reads at least one and at most `limit` batches.
 
-    def _run_several(self, iterator):
-        """Runs the step on the next batches: as many as there are, up to one of another size."""
+        The arrays of a compiled call have one shape. So a batch of another size ends the reading, and stacks that are
+        not full end with zeros.
+
+        Returns:
+          The stacks of the arrays, [number, batch, ...], how many batches they hold, and the arrays of a further batch,
+          of another size or without images.
+        """
         first = self._arrays(iterator.get_next())
-        stacks = [tf.TensorArray(a.dtype, self.num_steps, element_shape=a.shape).write(0, a) for a in first]
+        number = tf.clip_by_value(_MOST_BYTES // (4 * tf.size(first[0]) + 1), 1, self._num_steps)
+        stacks = [tf.TensorArray(a.dtype, number, element_shape=a.shape).write(0, a) for a in first]
         nothing = [_without_images(array) for array in first]
 
-        def read(count, is_open, stacks, last):
+        def read(count, _, stacks, other):
             following = iterator.get_next_as_optional()
             batch = tf.cond(following.has_value(), lambda: self._arrays(following.get_value()), lambda: nothing)
-            # The arrays of a compiled call have one shape, so a smaller batch is kept for a call of its own.
-            is_open = tf.equal(tf.shape(batch[0])[0], tf.shape(first[0])[0])
-            stacks, last = tf.cond(is_open, lambda: (_written(stacks, count, batch), last), lambda: (stacks, batch))
-            return count + tf.cast(is_open, tf.int32), is_open, stacks, last
+            fits = tf.equal(tf.shape(batch[0])[0], tf.shape(first[0])[0])
+            stacks, other = tf.cond(fits, lambda: (_written(stacks, count, batch), other), lambda: (stacks, batch))
+            return count + tf.cast(fits, tf.int32), fits, stacks, other
 
-        count, _, stacks, last = tf.while_loop(
-            lambda count, is_open, *_: is_open & (count < self.num_steps),
+        count, _, stacks, other = tf.while_loop(
+            lambda count, fits, *_: fits & (count < tf.minimum(limit, number)),
             read,
             (tf.constant(1), tf.constant(True), stacks, nothing),
         )
-        self._steps([stack.stack() for stack in stacks], count)
-        tf.cond(tf.shape(last[0])[0] > 0, lambda: self._run_last(last), tf.no_op)
-        return self._model.get_metrics_result()
+        return [stack.stack() for stack in stacks], count, other
 
-    def _run_last(self, arrays):
-        self._step(_as_data(arrays))
-        return tf.no_op()
+    def _steps(self, stacks, count):
+        """Takes the step on the first `count` batches of the stacks."""
 
-    def _loop(self, stacks, count):
-        """Runs the step on the first `count` batches of arrays [num_steps, batch, ...]."""
-
-        def run(i):
-            self._step(_as_data([tf.gather(stack, i) for stack in stacks]))
+        def take(i):
+            x, *sample_weight = (tf.gather(stack, i) for stack in stacks)
+            self._step((x, None, *sample_weight) if sample_weight else (x,))
             return [i + 1]
 
-        tf.while_loop(lambda i: i < count, run, [0])
+        tf.while_loop(lambda i: i < count, take, [0])
+        return self._model.get_metrics_result()
 
     def _arrays(self, data):
         """The images of a batch, and their weights if there are any."""
@@ -115,10 +116,39 @@ class Execution:
         return [x] if sample_weight is None else [x, sample_weight]
 
 
-def _as_data(arrays):
-    """What `Execution._arrays` returned, in the form that a step takes."""
-    x, *sample_weight = arrays
-    return (x, None, *sample_weight) if sample_weight else (x,)
+class PlainExecution:
+    """A `FastExecution` that takes one step after another, as Keras does, and passes targets on.
+
+    It serves steps that a subclass defines, which may return what they like, several replicas, and eager mode.
+    """
+
+    def __init__(self, model: keras.Model, step: Callable[[Any], Any]) -> None:
+        self._model, self._step = model, step
+        self._num_steps = model.steps_per_execution
+        self._has_replicas = model.distribute_strategy.num_replicas_in_sync > 1
+        if model.run_eagerly:
+            self._take = self._checked_step
+            return
+        if not self._has_replicas:  # Replicas must not compile the step: they exchange gradients in it.
+            self._step = _compiled(step, model.jit_compile)
+        self._take = _compiled(self._checked_step)
+
+    def __call__(self, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
+        logs = None
+        with inputs.one_sentence():
+            for data in itertools.islice(iterator, self._num_steps):
+                logs = self._take(tf.nest.map_structure(_as_tensor, data))
+        if logs is None:
+            raise StopIteration
+        return logs
+
+    def _checked_step(self, data):
+        def replica_step(data):
+            x, _ = self._model.checked(data)
+            return self._step((x, *data[1:]) if isinstance(data, tuple) else x)
+
+        logs = self._model.distribute_strategy.run(replica_step, (data,))
+        return self._model.get_metrics_result() if self._has_replicas else logs
 
 
 def _without_images(array):
@@ -141,7 +171,7 @@ def _compiled(function, jit_compile=False, reduce_retracing=True):
 
 
 class StepwiseModel(keras.Model):
-    """A `keras.Model` whose `train_step` and `test_step` define its loss and metrics, and run in an `Execution`.
+    """A `keras.Model` whose `train_step` and `test_step` define its loss and metrics, and run in a `FastExecution`.
 
     A subclass has `checked`, which returns the images and the weights of a batch, and `event_size`.
     """
@@ -150,12 +180,11 @@ class StepwiseModel(keras.Model):
         super().__init__(*args, **kwargs)
         self.jit_compile = not tf.distribute.has_strategy()
         self._has_automatic_execution = True
-        self._executions: dict[tuple[str, int], Execution] = {}
+        self._executions: dict[tuple, FastExecution | PlainExecution] = {}
 
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "adam",
-        *,
         loss: None = None,
         loss_weights: None = None,
         metrics: None = None,
@@ -175,7 +204,7 @@ class StepwiseModel(keras.Model):
           weighted_metrics: see loss.
           run_eagerly: whether to run without `tf.function`.
           steps_per_execution: how many steps to run in one compiled call. "auto" chooses in each `fit`, see
-            `steps_per_execution`.
+            `automatic_steps`.
           jit_compile: whether to compile with XLA. "auto" does, unless there is a `tf.distribute` strategy.
           auto_scale_loss: whether to scale the loss under the policy "mixed_float16".
 
@@ -210,9 +239,12 @@ class StepwiseModel(keras.Model):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.save`, to a `.keras` file: Keras could not read a model of this class from another one."""
+        if not str(filepath).endswith(".keras"):
+            raise ValueError(f"filepath is {str(filepath)!r}, but must end with .keras.")
         self.build((None, self.event_size))
-        super().save(*args, **kwargs)
+        super().save(filepath, *args, **kwargs)
 
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
         self.build((None, self.event_size))
@@ -238,20 +270,36 @@ class StepwiseModel(keras.Model):
         if isinstance(validation, (tuple, list)) and len(validation) == 3:
             named = _with_targets(dict(zip(("x", "y", "sample_weight"), validation, strict=True)))
             arguments["validation_data"] = tuple(named.values())
-        if not self._has_automatic_execution:
+        with self._steps(automatic_steps(self, arguments)):
             return super().fit(**arguments)
-        self.steps_per_execution = steps_per_execution(self, arguments)
-        try:
-            return super().fit(**arguments)
-        finally:
-            self.steps_per_execution = 1
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, with the metrics of `fit`."""
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         bound.apply_defaults()
         private = bound.arguments.pop("kwargs")
-        return super().evaluate(**_with_targets(bound.arguments), **private)
+        arguments = _with_targets(bound.arguments)
+        if private:  # `fit` validates.
+            return super().evaluate(**arguments, **private)
+        with self._steps(1):
+            return super().evaluate(**arguments)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.predict`: the bound of each image in nats, as `call` returns it."""
+        with self._steps(1):
+            return super().predict(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _steps(self, number):
+        """Within this context, an execution has this number of steps, unless the user has set another."""
+        if not self._has_automatic_execution:
+            yield
+            return
+        before, self.steps_per_execution = self.steps_per_execution, number
+        try:
+            yield
+        finally:
+            self.steps_per_execution = before
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function = self._execution("train_step", force)
@@ -260,59 +308,89 @@ class StepwiseModel(keras.Model):
         self.test_function = self._execution("test_step", force)
 
     def _execution(self, name, force):
-        """The `Execution` of a step, kept from earlier calls, as compiling it takes seconds."""
-        key = name, self.steps_per_execution
+        """What executes a step, kept from earlier calls, as compiling it takes seconds."""
+        key = name, self.steps_per_execution, self.run_eagerly, self.jit_compile
         if force or key not in self._executions:
-            self._executions[key] = Execution(self, getattr(self, name))
+            is_plain = self.run_eagerly or _has_replicas(self) or _is_overridden(self, name)
+            self._executions[key] = (PlainExecution if is_plain else FastExecution)(self, getattr(self, name))
         return self._executions[key]
 
     def make_predict_function(self, force: bool = False) -> None:
         if self.predict_function is not None and not force:
             return
         super().make_predict_function(force)
-        predict = self.predict_function
-        # XLA would remove the checks of `call`.
-        self.predict_function = lambda batches: predict([(self.checked(batch)[0],) for batch in batches])
+        if not _has_replicas(self):
+            predict = self.predict_function
+            # XLA would remove the checks of the model's call.
+            self.predict_function = lambda batches: predict([(self.checked(batch)[0],) for batch in batches])
+
+
+def _has_replicas(model):
+    return model.distribute_strategy.num_replicas_in_sync > 1
+
+
+def _is_overridden(model, name):
+    """Whether a class outside this package defines a method."""
+    owner = next(kind for kind in type(model).__mro__ if name in vars(kind))
+    return not owner.__module__.startswith("iwae_tf.")
 
 
 def _with_targets(arguments):
     """The arguments of `fit` or `evaluate`, with targets if there are weights: Keras drops weights without targets."""
-    if arguments.get("sample_weight") is not None and arguments.get("y") is None:
-        arguments["y"] = np.zeros(len(arguments["x"]))
-    return arguments
+    x, sample_weight = arguments.get("x"), arguments.get("sample_weight")
+    if sample_weight is None or arguments.get("y") is not None:
+        return arguments
+    if not hasattr(x, "shape"):
+        raise ValueError("sample_weight is for arrays; a dataset or generator yields (x, y, sample_weight) instead.")
+    return arguments | {"y": np.zeros(len(x)), "sample_weight": np.asarray(sample_weight)}
 
 
-def steps_per_execution(model: keras.Model, fit_arguments: dict[str, Any]) -> int:
-    """Returns how many steps of `fit` one execution can run without a difference that the user would see.
+def automatic_steps(model: keras.Model, fit_arguments: dict[str, Any]) -> int:
+    """Returns how many steps one execution of `fit` has where the user leaves it open.
 
     Args:
       model: has `num_samples`.
       fit_arguments: the arguments of `fit`, name -> value.
 
     Returns:
-      1 if a callback follows single batches or there is a strategy. Otherwise the steps of about a second, at most
-      100; the steps of an epoch and of a validation, where the user gives them, are multiples of it.
+      1 if a callback follows single batches, a subclass defines the step, or there are several replicas. Otherwise the
+      steps of about a second, at most 100 and at most those of an epoch. Where the user gives the steps of an epoch or
+      of a validation, these are multiples of it, as Keras runs whole executions.
     """
     callbacks = fit_arguments.get("callbacks") or []
-    if model.distribute_strategy.num_replicas_in_sync > 1 or any(map(_follows_batches, tf.nest.flatten(callbacks))):
+    are_single = any(map(_follows_batches, tf.nest.flatten(callbacks)))
+    if are_single or _has_replicas(model) or _is_overridden(model, "train_step"):
         return 1
     weights = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     batch = fit_arguments.get("batch_size") or _USUAL_BATCH
-    most = np.clip(_MOST_OPERATIONS / (6 * weights * model.num_samples * batch), 1, _MOST_STEPS)
+    most = _MOST_OPERATIONS / max(6 * weights * model.num_samples * batch, 1)
+    most = int(np.clip(min(most, _num_batches(fit_arguments)), 1, _MOST_STEPS))
     given = [fit_arguments.get(name) or 0 for name in ("steps_per_epoch", "validation_steps")]
     whole = math.gcd(*given, keras.config.max_steps_per_epoch() or 0)
-    return max(n for n in range(1, int(most) + 1) if whole % n == 0)
+    return max(n for n in range(1, most + 1) if whole % n == 0)
+
+
+def _num_batches(fit_arguments):
+    """The number of batches of an epoch, as far as it is known."""
+    x = fit_arguments.get("x")
+    if isinstance(x, tf.data.Dataset):
+        cardinality = int(x.cardinality())
+        return cardinality if cardinality > 0 else _MOST_STEPS
+    if hasattr(x, "num_batches"):  # A `keras.utils.PyDataset`.
+        return x.num_batches or _MOST_STEPS
+    return -(-len(x) // (fit_arguments.get("batch_size") or 32)) if hasattr(x, "shape") else _MOST_STEPS
 
 
 def _follows_batches(callback):
     """Whether a callback does something at each batch."""
     if not isinstance(callback, keras.callbacks.Callback):
         return True
-    if isinstance(callback, keras.callbacks.TerminateOnNaN):
-        return False  # A loss that is not a number stays so.
-    if getattr(callback, "save_freq", getattr(callback, "update_freq", None)) == "epoch":
-        return False
     # A `LambdaCallback` has its functions as attributes of the instance.
-    methods = [name for name in dir(keras.callbacks.Callback) if re.fullmatch("on_(train_|test_)?batch_.*", name)]
-    own = [getattr(getattr(callback, name), "__func__", None) for name in methods]
-    return any(f is not getattr(keras.callbacks.Callback, name) for f, name in zip(own, methods, strict=True))
+    names = [name for name in dir(keras.callbacks.Callback) if re.fullmatch("on_(train_|test_)?batch_.*", name)]
+    methods = [getattr(getattr(callback, name), "__func__", None) for name in names]
+    own = [m for m, name in zip(methods, names, strict=True) if m is not getattr(keras.callbacks.Callback, name)]
+    if any(method is None or not method.__module__.startswith("keras.") for method in own):
+        return True
+    # Keras' own callbacks: some act after epochs only, and a loss that is not a number stays so.
+    frequency = getattr(callback, "save_freq", getattr(callback, "update_freq", None))
+    return bool(own) and frequency != "epoch" and not isinstance(callback, keras.callbacks.TerminateOnNaN)

@@ -28,15 +28,17 @@ def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path
       sample(num_images int32 [], seed) -> probabilities [num_images, event]
       reconstruct(x, seed) -> probabilities [batch, event]
 
-    Wrong shapes, values other than zeros and ones, and num_samples < 1 are errors of the signatures.
+    Wrong shapes, values other than zeros and ones, and num_samples < 1 are errors of the signatures, except that
+    `posterior` does not check values: assertions do not convert to TensorFlow Lite.
 
     Args:
-      model: a built `ImportanceWeightedAutoencoder` with Gaussian q and Bernoulli pixels.
+      model: an `ImportanceWeightedAutoencoder` with Gaussian q and Bernoulli pixels.
       path: the folder; an existing folder is replaced.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
+    model.build((None, model.event_size))
     archive = keras.export.ExportArchive()
     archive.track(model)
     for signature, specs in _Signatures(model).inputs.items():

@@ -9,9 +9,8 @@ Like the gradient estimators, the functions take the model as an argument and ca
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -172,11 +171,11 @@ class LogLikelihood:
         return np.array(self.values, dtype, copy=copy)
 
 
-def log_likelihood(model: keras.Model, x: np.ndarray, num_samples: int, seed: int) -> LogLikelihood:
+def log_likelihood(measure: Callable[..., ImageBounds], x: np.ndarray, num_samples: int, seed: int) -> LogLikelihood:
     """Estimates log p(x) of every image: L_k with k = num_samples [1, section 5].
 
     Args:
-      model: as for `importance_bounds`.
+      measure: `importance_bounds` of a model, compiled.
       x: float array [num_images, event].
       num_samples: importance samples per image; memory does not depend on it.
       seed: seed of the samples. The noise of an image depends on its row and the seed only.
@@ -184,7 +183,6 @@ def log_likelihood(model: keras.Model, x: np.ndarray, num_samples: int, seed: in
     Returns:
       A `LogLikelihood`.
     """
-    measure = tf.function(functools.partial(importance_bounds, model), jit_compile=model.jit_compile)
     ranges, key = tf.constant([[0, num_samples]]), noise.key(seed, "evaluation")
     columns = []
     for start in range(0, len(x), IMAGES_PER_CALL):

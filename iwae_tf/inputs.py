@@ -5,6 +5,7 @@ A condition on values raises a ValueError in eager mode and is an assertion in a
 """
 
 import contextlib
+import numbers
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -33,14 +34,30 @@ def checked(data: Any, event_size: int, is_binary: bool, dtype: str = "float32")
         not fit.
     """
     x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    x = checked_images(x, event_size, is_binary, dtype)
+    if sample_weight is None or isinstance(sample_weight, tf.experimental.Optional):
+        return x, None
+    return x, _weights(sample_weight, x)
+
+
+def checked_images(x: Any, event_size: int, is_binary: bool, dtype: str = "float32") -> tf.Tensor:
+    """Returns images as a tensor [batch, event].
+
+    Args:
+      x: an array, a tensor, or rows of numbers.
+      event_size: as for `checked`.
+      is_binary: as for `checked`.
+      dtype: the type of the tensor.
+
+    Raises:
+      ValueError: see `checked`.
+    """
     x = _images(x, event_size, dtype)
     require(tf.reduce_all(tf.math.is_finite(x)), "The images have values that are not numbers (NaN) or infinite.")
     if is_binary:
         parts = ("The images have values from", tf.reduce_min(x), "to", tf.reduce_max(x), _WHY_BINARY)
         require(tf.reduce_all((x == 0.0) | (x == 1.0)), *parts)
-    if sample_weight is None or isinstance(sample_weight, tf.experimental.Optional):
-        return x, None
-    return x, _weights(sample_weight, x)
+    return x
 
 
 _WHY_BINARY = (
@@ -118,3 +135,15 @@ def one_sentence() -> Iterator[None]:
 
 def _sentence(parts):
     return " ".join(parts).replace(" ,", ",")
+
+
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises a ValueError unless the value of an argument is an integer, at least `least` and at most `most`."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < least or (most is not None and value > most):
+        expected = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}, but must be an integer, {expected}.")
+
+
+# A seed is an int32.
+LARGEST_SEED = 2**31 - 1

@@ -5,7 +5,7 @@
 [1]: Yuri Burda, Roger Grosse, Ruslan Salakhutdinov. Importance Weighted Autoencoders. arXiv:1509.00519.
 """
 
-import numbers
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -113,17 +113,32 @@ class LatentVariableModel(keras.Model):
         with tf.GradientTape() as tape:
             distributions = self._distributions_of_zeros()
         self._check_variables(tape.watched_variables())
-        for distribution in distributions:
+        self._check_distributions(*distributions)
+        if self.losses:
+            raise ValueError(
+                "A layer has a regularizer or calls add_loss, which the objective does not contain; remove it, or use "
+                "an optimizer with weight_decay."
+            )
+
+    def _distributions_of_zeros(self):
+        x = tf.zeros([1, self.event_size], self.density_dtype)
+        z, q = self.inference(x, self.draw_epsilon(1, 1, noise.key(0, "build")))
+        return q, self.generative(z)
+
+    def _check_distributions(self, q, p):
+        """Raises a ValueError if p(x | z_1), p(z_1 | z_2), ... do not belong to q(z_1 | ...), ..., or are imprecise."""
+        sizes, expected = ([d.event_shape[-1] for d in each] for each in (p, [p[0], *q]))
+        if sizes != [self.event_size, *expected[1:]]:
+            raise ValueError(
+                f"The inference network has layers of {expected[1:]} units, but the generative network has "
+                f"distributions of {sizes[1:]} latent units and {sizes[0]} values of x; build both for the same sizes."
+            )
+        for distribution in (*q, *p):
             if distribution.dtype in (tf.float16, tf.bfloat16):
                 raise ValueError(
                     f"{distribution.name} is a distribution in {distribution.dtype.name}; cast its parameters to "
                     "float32, as log-densities need that precision."
                 )
-
-    def _distributions_of_zeros(self):
-        x = tf.zeros([1, self.event_size], self.density_dtype)
-        z, q = self.inference(x, self.draw_epsilon(1, 1, noise.key(0, "build")))
-        return [*q, *self.generative(z)]
 
     def _check_variables(self, used):
         """Raises a ValueError if the networks use trainable variables that are not the model's."""
@@ -137,8 +152,15 @@ class LatentVariableModel(keras.Model):
 
     def checked(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns the images [batch, event] and their weights [batch] or None in `data`; see `inputs.checked`."""
-        is_binary = getattr(self.generative.conditionals[0], "has_binary_events", False)
-        return inputs.checked(data, self.event_size, is_binary, self.density_dtype)
+        return inputs.checked(data, self.event_size, self._is_binary, self.density_dtype)
+
+    def checked_images(self, x: Any) -> tf.Tensor:
+        """Returns x as a tensor [batch, event]; see `inputs.checked_images`."""
+        return inputs.checked_images(x, self.event_size, self._is_binary, self.density_dtype)
+
+    @property
+    def _is_binary(self):
+        return getattr(self.generative.conditionals[0], "has_binary_events", False)
 
     def log_weight_terms(self, x: tf.Tensor, epsilon: Sequence[tf.Tensor], training: bool = False) -> LogWeightTerms:
         """Returns the `LogWeightTerms` of x [batch, event] at given epsilon, L tensors [num_samples, batch, d_l]."""
@@ -212,7 +234,9 @@ class LatentVariableModel(keras.Model):
         Returns:
           An `Encoding`.
         """
-        x, _ = self.checked(x)
+        x = self.checked_images(x)
+        inputs.check_integer("num_samples", num_samples, 1)
+        inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
         z, q = self.inference(x, self.draw_epsilon(num_samples, tf.shape(x)[0], noise.key(seed, "encodings")))
         means = [tf.broadcast_to(q_l.mean(), tf.shape(z_l)) for q_l, z_l in zip(q, z, strict=True)]
         variances = [tf.square(tf.broadcast_to(q_l.stddev(), tf.shape(z_l))) for q_l, z_l in zip(q, z, strict=True)]
@@ -225,10 +249,17 @@ class LatentVariableModel(keras.Model):
 
     def decode(self, z: tf.Tensor) -> tfd.Distribution:
         """Returns p(x | z_1) for samples z_1 [..., d_1] of the bottom layer; its `mean()` is pictures [..., event]."""
-        return self.generative.decode(tf.convert_to_tensor(z))
+        if isinstance(z, (list, tuple)) and z and hasattr(z[0], "shape"):
+            raise ValueError("z is the samples of several layers, but must be those of the bottom layer, z[0].")
+        z = tf.cast(z, self.density_dtype)
+        if not z.shape.rank or z.shape[-1] != self.inference.latent_dims[0]:
+            raise ValueError(f"z has shape {tuple(z.shape)}, but must be [..., {self.inference.latent_dims[0]}].")
+        return self.generative.decode(z)
 
-    def sample(self, num_images: int | tf.Tensor, seed: int = 0) -> tf.Tensor:
+    def sample(self, num_images: int, seed: int = 0) -> tf.Tensor:
         """Returns the pixel means of images that are drawn from the prior, [num_images, event]."""
+        inputs.check_integer("num_images", num_images, 1)
+        inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
         return self.sampled(num_images, noise.key(seed, "samples")).mean()
 
     def sampled(self, num_images: int | tf.Tensor, key: tf.Tensor) -> tfd.Distribution:
@@ -237,7 +268,8 @@ class LatentVariableModel(keras.Model):
 
     def reconstruct(self, x: tf.Tensor, seed: int = 0) -> tf.Tensor:
         """Returns the pixel means given one sample of q(z | x) for each image of x [batch, event], [batch, event]."""
-        x, _ = self.checked(x)
+        x = self.checked_images(x)
+        inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
         return self.reconstructed(x, noise.key(seed, "reconstructions")).mean()
 
     def reconstructed(self, x: tf.Tensor, key: tf.Tensor) -> tfd.Distribution:
@@ -262,14 +294,13 @@ class LatentVariableModel(keras.Model):
         Returns:
           Pixel means, [steps, batch, event] or [steps, event].
         """
-        if not isinstance(steps, numbers.Integral) or steps < 2:
-            raise ValueError(f"steps is {steps!r}, but must be an integer, at least 2.")
+        inputs.check_integer("steps", steps, 2)
         x1, x2 = tf.convert_to_tensor(x1), tf.convert_to_tensor(x2)
         if x1.shape != x2.shape:
             raise ValueError(f"x1 has shape {tuple(x1.shape)} and x2 {tuple(x2.shape)}, but they must have the same.")
         if x1.shape.rank == 1:
             return self.interpolate(x1[tf.newaxis], x2[tf.newaxis], steps)[:, 0]
-        first, last = (self.mean_path(self.checked(x)[0])[0].mean() for x in (x1, x2))
+        first, last = (self.mean_path(self.checked_images(x))[0].mean() for x in (x1, x2))
         shape = tf.concat([tf.shape(x1)[:1], first.shape[-1:]], axis=0)
         share = tf.reshape(tf.cast(tf.linspace(0.0, 1.0, steps), first.dtype), [-1, 1, 1])
         z = (1.0 - share) * tf.reshape(first, shape) + share * tf.reshape(last, shape)
@@ -277,14 +308,17 @@ class LatentVariableModel(keras.Model):
 
     def log_likelihood(self, x: Any, num_samples: int = 5000, seed: int = 0) -> importance.LogLikelihood:
         """Estimates log p(x) of each image; see `iwae_tf.log_likelihood`."""
-        if not isinstance(num_samples, numbers.Integral) or num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples!r}, but must be an integer, at least 1.")
-        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
-            raise ValueError(f"seed is {seed!r}, but must be an integer from 0 to 2^31 - 1.")
-        x, _ = self.checked(x)
+        inputs.check_integer("num_samples", num_samples, 1)
+        inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
+        x = self.checked_images(x)
         if not len(x):
             raise ValueError(f"x has shape {tuple(x.shape)}, but must have at least one image.")
-        return importance.log_likelihood(self, x.numpy(), num_samples, seed)
+        return importance.log_likelihood(self._importance_bounds, x.numpy(), num_samples, seed)
+
+    @functools.cached_property
+    def _importance_bounds(self):
+        """`importance.importance_bounds`, which takes seconds to compile."""
+        return tf.function(functools.partial(importance.importance_bounds, self), jit_compile=self.jit_compile)
 
 
 def _check_network(name, network):

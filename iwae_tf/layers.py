@@ -151,6 +151,11 @@ class StochasticLayer(keras.layers.Layer):
             "batch_norm": self.batch_norm,
         }
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "StochasticLayer":
+        """The inverse of `get_config`."""
+        return frozen_as_configured(cls(**config), config)
+
     @property
     def heads(self) -> list[keras.layers.Layer]:
         """The layers after the hidden ones, one for each parameter of the distribution."""
@@ -235,6 +240,14 @@ def serialized(layer: keras.layers.Layer) -> dict[str, Any]:
     """Returns Keras' configuration of a layer without its shapes: the model builds its layers."""
     config = keras.saving.serialize_keras_object(layer)
     return {name: value for name, value in config.items() if name != "build_config"}
+
+
+def frozen_as_configured(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
+    """Returns a layer that was made from a configuration, frozen if it says so: Keras forgets it for the parts."""
+    if not config.get("trainable", True):
+        layer.trainable = True  # Keras ignores an assignment of the present value.
+        layer.trainable = False
+    return layer
 
 
 def precision_weighted(first: DiagonalNormal, second: DiagonalNormal) -> DiagonalNormal:

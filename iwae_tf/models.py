@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iwae_tf import bounds, compatibility, estimators, execution, layers, noise
+from iwae_tf import bounds, compatibility, estimators, execution, inputs, layers, noise
 from iwae_tf.latent_variable_model import LatentVariableModel, LogWeightTerms
 from iwae_tf.runtime import distribute
 
@@ -64,6 +64,14 @@ class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel
     ) -> None:
         super().__init__(inference, generative, **kwargs)
         objective = bounds.objective(objective) if isinstance(objective, str) else objective
+        if not isinstance(objective, bounds.Objective):
+            raise ValueError(
+                f"objective is {objective!r}, but must be a name, or an objective with parameters such as "
+                'iwae_tf.bounds.objective("miwae", 5).'
+            )
+        inputs.check_integer("num_samples", num_samples, 1)
+        inputs.check_integer("beta_warmup_steps", beta_warmup_steps, 0)
+        inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
         if gradient_estimator not in estimators.GRADIENT_ESTIMATORS:
             choices = ", ".join(estimators.GRADIENT_ESTIMATORS)
             raise ValueError(f"gradient_estimator is {gradient_estimator!r}, but must be one of {choices}.")
@@ -89,7 +97,7 @@ class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel
 
     def __call__(self, x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
         # Here, as Keras adds six lines to an error of `call`.
-        return super().__call__(x if keras.backend.is_keras_tensor(x) else self.checked(x)[0], **kwargs)
+        return super().__call__(x if keras.backend.is_keras_tensor(x) else self.checked_images(x), **kwargs)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the generative network's bound for each image of x [batch, event], in nats, [batch].
@@ -215,7 +223,7 @@ class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel
         if getattr(inference, "shares_weights", False):
             inference = inference.sharing(generative)
         own = {"inference": inference, "generative": generative, "objective": bounds.objective(*config["objective"])}
-        return cls(**{**config, **own})
+        return layers.frozen_as_configured(cls(**{**config, **own}), config)
 
     @property
     def num_steps(self) -> int:

@@ -44,7 +44,7 @@ class BottomUpInference(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BottomUpInference":
         """The inverse of `get_config`."""
-        return cls(**_deserialized(config, "stochastic_layers"))
+        return layers.frozen_as_configured(cls(**_deserialized(config, "stochastic_layers")), config)
 
     def build(self, x_shape: tuple, epsilon_shape: Sequence[tuple]) -> None:
         """Does nothing: the layers are built when they are called."""
@@ -109,11 +109,13 @@ class LadderInference(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LadderInference":
         """The inverse of `get_config`, but for the layers that are shared, see `sharing`."""
-        return cls(**_deserialized(_deserialized(config, "upward_layers"), "conditionals"))
+        network = cls(**_deserialized(_deserialized(config, "upward_layers"), "conditionals"))
+        return layers.frozen_as_configured(network, config)
 
     def sharing(self, generative: "GenerativeNetwork") -> "LadderInference":
         """Returns a network with the same upward layers that shares the layers of a generative network."""
-        return LadderInference(self.upward_layers, generative.conditionals[1:], name=self.name, dtype=self.dtype_policy)
+        kwargs = {"name": self.name, "dtype": self.dtype_policy, "trainable": self.trainable}
+        return LadderInference(self.upward_layers, generative.conditionals[1:], **kwargs)
 
     @property
     def shares_weights(self) -> bool:
@@ -191,7 +193,8 @@ class GenerativeNetwork(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "GenerativeNetwork":
         """The inverse of `get_config`."""
         prior = keras.saving.deserialize_keras_object(config["prior"])
-        return cls(**{**_deserialized(config, "conditionals"), "prior": prior})
+        network = cls(**{**_deserialized(config, "conditionals"), "prior": prior})
+        return layers.frozen_as_configured(network, config)
 
     def build(self, z_shape: Sequence[tuple]) -> None:
         """Does nothing: the layers are built when they are called."""

@@ -91,32 +91,31 @@ def test_samples_depend_on_the_seed(exported):
 
 
 @pytest.fixture(scope="module")
-def signatures(exported):
-    saved = tf.saved_model.load(str(exported[-1] / "saved_model"))
-    yield saved.signatures  # The variables live as long as `saved`.
+def saved(exported):
+    return tf.saved_model.load(str(exported[-1] / "saved_model"))
 
 
-def _likelihood(signatures, x, num_samples=40, **ids):
-    signature = signatures["log_likelihood_by_id" if ids else "log_likelihood"]
+def _likelihood(saved, x, num_samples=40, **ids):
+    signature = saved.signatures["log_likelihood_by_id" if ids else "log_likelihood"]
     return signature(x=tf.constant(x), num_samples=tf.constant(num_samples), seed=SEED, **ids)["log_likelihood"]
 
 
-def test_the_log_likelihood_by_id_does_not_depend_on_the_batch(exported, signatures):
+def test_the_log_likelihood_by_id_does_not_depend_on_the_batch(exported, saved):
     _, x, outputs, _ = exported
-    alone = _likelihood(signatures, x[3:4], image_ids=tf.constant([3]))
+    alone = _likelihood(saved, x[3:4], image_ids=tf.constant([3]))
     np.testing.assert_allclose(alone, outputs["likelihood"][3:4], rtol=1e-6)
-    assert abs(_likelihood(signatures, x[3:4]).numpy()[0] - alone[0]) > 1e-3
+    assert abs(_likelihood(saved, x[3:4]).numpy()[0] - alone[0]) > 1e-3
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 4), (5, 3, 4, 1)])
-def test_images_of_any_shape_are_accepted(exported, signatures, shape):
+def test_images_of_any_shape_are_accepted(exported, saved, shape):
     _, x, outputs, _ = exported
-    np.testing.assert_allclose(_likelihood(signatures, x.reshape(shape)), outputs["likelihood"], rtol=1e-6)
-    encoded = signatures["encode"](x=tf.constant(x.reshape(shape)), seed=SEED)
+    np.testing.assert_allclose(_likelihood(saved, x.reshape(shape)), outputs["likelihood"], rtol=1e-6)
+    encoded = saved.signatures["encode"](x=tf.constant(x.reshape(shape)), seed=SEED)
     np.testing.assert_allclose(encoded["mean"], outputs["mean"], rtol=1e-5)
 
 
-def test_signatures_refuse_bad_input_in_words(exported, signatures):
+def test_signatures_refuse_bad_input_in_words(exported, saved):
     x = exported[1]
     for arguments, message in (
         ((x, 0), r"num_samples is\] \[0\] \[, but must be at least 1"),
@@ -126,19 +125,19 @@ def test_signatures_refuse_bad_input_in_words(exported, signatures):
         ((x[:, :7],), r"shape\] \[5 7\] \[, but must have 12 values each"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-            _likelihood(signatures, *arguments)
+            _likelihood(saved, *arguments)
     with pytest.raises(tf.errors.InvalidArgumentError, match="image_ids has"):
-        _likelihood(signatures, x, image_ids=tf.constant([1]))
+        _likelihood(saved, x, image_ids=tf.constant([1]))
     for name in ("encode", "reconstruct"):
         with pytest.raises(tf.errors.InvalidArgumentError, match="Bernoulli"):
-            signatures[name](x=tf.constant(0.5 * x), seed=SEED)
+            saved.signatures[name](x=tf.constant(0.5 * x), seed=SEED)
     with pytest.raises(tf.errors.InvalidArgumentError, match="num_images is"):
-        signatures["sample"](num_images=tf.constant(0), seed=SEED)
+        saved.signatures["sample"](num_images=tf.constant(0), seed=SEED)
 
 
-def test_posterior_signature(exported, signatures):
+def test_posterior_signature(exported, saved):
     model, x, _, _ = exported
-    outputs = signatures["posterior"](x=tf.constant(x))
+    outputs = saved.signatures["posterior"](x=tf.constant(x))
     assert sorted(outputs) == ["mean_1", "mean_2", "stddev_1", "stddev_2"]
     for layer, q in enumerate(model.mean_path(tf.constant(x)), start=1):
         mean = tf.reshape(q.mean(), outputs[f"mean_{layer}"].shape)
@@ -146,11 +145,11 @@ def test_posterior_signature(exported, signatures):
         assert outputs[f"stddev_{layer}"].shape == (5, (4, 2)[layer - 1])
 
 
-def test_the_gradient_by_x_of_the_saved_model(exported, signatures):
+def test_the_gradient_by_x_of_the_saved_model(exported, saved):
     model, x, _, _ = exported
     gradients = []
     for value in (
-        lambda x: signatures["log_likelihood"](x=x, num_samples=tf.constant(40), seed=SEED)["log_likelihood"],
+        lambda x: saved.signatures["log_likelihood"](x=x, num_samples=tf.constant(40), seed=SEED)["log_likelihood"],
         lambda x: importance.importance_bounds(model, x, tf.range(5), [[0, 40]], SEED).bounds[0],
     ):
         images = tf.constant(x)
@@ -182,11 +181,11 @@ def test_a_module_with_the_loaded_model_can_be_saved(exported, tmp_path):
 
 @pytest.mark.parametrize("name", ["posterior", "decode"])
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
-def test_signatures_without_randomness_convert_to_tensorflow_lite(exported, signatures, name):
+def test_signatures_without_randomness_convert_to_tensorflow_lite(exported, saved, name):
     _, x, outputs, folder = exported
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved_model"), signature_keys=[name])
     runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(name)
     inputs = {"posterior": {"x": x}, "decode": {"z": outputs["z_1"]}}[name]
-    expected = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+    expected = saved.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
     for key, value in runner(**inputs).items():
         np.testing.assert_allclose(value, expected[key], atol=1e-5)

@@ -92,6 +92,25 @@ def test_compile_settings_are_saved(tmp_path):
     assert float(loaded.optimizer.learning_rate) == 0.25
 
 
+@pytest.mark.parametrize("frozen", ["model", "inference", "layer"])
+def test_what_is_frozen_stays_frozen(frozen, tmp_path):
+    model = small_model.build()
+    part = {"model": model, "inference": model.inference, "layer": model.inference.stochastic_layers[0]}[frozen]
+    part.trainable = False
+    model.compile(jit_compile=False)
+    model.fit(X, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for copied in (loaded, copy.deepcopy(model)):
+        assert len(copied.trainable_variables) == len(model.trainable_variables)
+        assert int(copied.optimizer.iterations) == int(model.optimizer.iterations)
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="model.h5', but must end with .keras"):
+        small_model.build().save(tmp_path / "model.h5")
+
+
 def test_build_creates_the_variables_and_checks_the_shape(tmp_path):
     model = small_model.build()
     model.build((None, EVENT))

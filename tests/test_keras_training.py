@@ -1,5 +1,9 @@
 """`fit`, `evaluate`, `predict` and callbacks: the model as a `keras.Model`."""
 
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -342,14 +346,14 @@ def test_a_callback_that_follows_batches_sees_each():
     ],
 )
 def test_how_many_steps_an_execution_has(arguments, expected):
-    assert execution.steps_per_execution(small_model.compiled(), arguments) == expected
+    assert execution.automatic_steps(small_model.compiled(), arguments) == expected
 
 
 def test_large_steps_make_short_executions():
     model = models.ImportanceWeightedAutoencoder(*networks.paper_networks(784), num_samples=50)
     model.compile()
-    assert execution.steps_per_execution(model, {"batch_size": 100}) == 7
-    assert execution.steps_per_execution(model, {"batch_size": 100_000}) == 1
+    assert execution.automatic_steps(model, {"batch_size": 100}) == 7
+    assert execution.automatic_steps(model, {"batch_size": 100_000}) == 1
 
 
 def test_run_eagerly(fitted):
@@ -363,22 +367,6 @@ def test_run_eagerly(fitted):
 def test_compile_refuses_other_losses_and_metrics(name):
     with pytest.raises(ValueError, match=f"{name} is .'mae'., but the loss is the model's objective, iwae"):
         small_model.build().compile(**{name: ["mae"]})
-
-
-def test_a_metric_of_a_subclass_is_kept():
-    class WithNorm(models.ImportanceWeightedAutoencoder):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.norm = keras.metrics.Mean(name="norm")
-
-        def train_step(self, data):
-            logs = super().train_step(data)
-            self.norm.update_state(tf.norm(self.trainable_variables[0]))
-            return logs | {"norm": self.norm.result()}
-
-    model = WithNorm(*networks.paper_networks(EVENT, (3,), ((6,),)), num_samples=3)
-    model.compile(jit_compile=False)
-    assert model.fit(X, **ARGUMENTS).history["norm"][0] > 0.0
 
 
 def _with_encoder(encoder):
@@ -445,3 +433,150 @@ def test_a_frozen_encoder_is_no_error():
     model.fit(X, **ARGUMENTS)
     for a, b in zip(model.inference.weights, before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class _Pieces(keras.utils.PyDataset):
+    """Batches of 4, 3 and 4 images."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return (X[[slice(0, 4), slice(4, 7), slice(7, 11)][index]],)
+
+
+@pytest.mark.parametrize(
+    ("x", "arguments", "num_steps"),
+    [
+        (_dataset(X).repeat(2), {}, 6),
+        (_dataset(X).repeat(), {"steps_per_epoch": 50, "epochs": 2}, 100),
+        (tf.data.Dataset.from_tensor_slices(X).shuffle(11).batch(4).repeat(), {"steps_per_epoch": 90}, 90),
+        (_Pieces(), {}, 3),
+        (X, {"batch_size": 100}, 1),
+    ],
+    ids=["short batches within", "repeated", "shuffled", "PyDataset", "one batch"],
+)
+def test_every_batch_is_a_step(x, arguments, num_steps):
+    model = small_model.compiled(steps_per_execution="auto")
+    model.fit(x, verbose=0, **arguments)
+    assert int(model.optimizer.iterations) == num_steps
+
+
+def test_validation_sees_every_batch():
+    model = small_model.compiled(steps_per_execution="auto")
+    validation = _dataset(X).concatenate(_dataset(1.0 - X))
+    history = model.fit(X, validation_data=validation, **ARGUMENTS).history
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(validation, verbose=0)[0], rel=1e-6)
+
+
+def test_a_callback_may_predict_and_evaluate():
+    found = []
+
+    class Use(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            found.append(self.model.predict(X, batch_size=4, verbose=0).shape)
+            repeated = tf.data.Dataset.from_tensor_slices(X).batch(1).repeat()
+            found.append(self.model.evaluate(repeated, steps=2, verbose=0)[0])
+
+    model = small_model.compiled(steps_per_execution="auto")
+    model.predict(X, batch_size=4, verbose=0)
+    model.fit(X, callbacks=[Use()], **ARGUMENTS)
+    assert found[0] == (len(X),)
+    assert found[1] == pytest.approx(-np.mean(model.predict(X[:2], verbose=0)), rel=1e-6)
+
+
+def test_a_step_of_a_subclass_gets_the_data_and_gives_the_logs():
+    class Labelled(models.ImportanceWeightedAutoencoder):
+        def train_step(self, data):
+            _, y = data
+            return super().train_step(data) | {"label": tf.reduce_mean(tf.cast(y, tf.float32))}
+
+    model = Labelled(*networks.paper_networks(EVENT, (3,), ((6,),)), num_samples=3)
+    model.compile(jit_compile=False)
+    history = model.fit(X, Y, batch_size=11, verbose=0).history
+    assert history["label"][0] == pytest.approx(Y.mean(), rel=1e-6)
+    assert history["loss"][0] > 0.0
+
+
+def test_a_subclass_of_a_callback_of_keras_follows_batches_too():
+    class Counting(keras.callbacks.ModelCheckpoint):
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    assert execution.automatic_steps(small_model.compiled(), {"callbacks": [Counting("m.keras")]}) == 1
+
+
+def test_large_batches_are_read_in_parts(monkeypatch):
+    monkeypatch.setattr(execution, "_MOST_BYTES", 4 * 4 * EVENT * 2 + 100)
+    model = small_model.compiled(steps_per_execution=5)
+    model.fit(_dataset(np.concatenate([X, X, X])), verbose=0)
+    assert int(model.optimizer.iterations) == 9
+
+
+def test_a_frozen_model_can_be_fitted_and_stays_as_it_is():
+    model = small_model.build()
+    model.trainable = False
+    model.compile(jit_compile=False)
+    model.build((None, EVENT))
+    before = [weight.numpy() for weight in model.weights]
+    model.fit(X, **ARGUMENTS)
+    for a, b in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_regularizer_is_refused():
+    class Regular(keras.layers.Layer):
+        units = 3
+
+        def __init__(self):
+            super().__init__()
+            self.net = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(1.0))
+
+        def call(self, x):
+            return layers.DiagonalNormal(self.net(x), tf.ones([3]))
+
+    with pytest.raises(ValueError, match="has a regularizer or calls add_loss"):
+        _with_encoder(Regular()).compile()
+
+
+def test_networks_of_different_sizes_are_refused():
+    inference, _ = networks.paper_networks(EVENT, (3,), ((6,),))
+    _, generative = networks.paper_networks(EVENT, (4,), ((6,),))
+    message = r"has layers of \[3\] units, but the generative network has distributions of \[4\] latent units and 8"
+    with pytest.raises(ValueError, match=message):
+        models.ImportanceWeightedAutoencoder(inference, generative).compile()
+
+
+def test_weights_beside_a_dataset_are_refused(untrained):
+    for x in (_dataset(X), _batches(X)):
+        with pytest.raises(ValueError, match="sample_weight is for arrays; a dataset or generator yields"):
+            untrained.fit(x, sample_weight=W)
+
+
+@pytest.mark.slow
+def test_two_replicas_train_like_one(tmp_path):
+    """In a process of its own, as logical devices are made before TensorFlow starts."""
+    code = """
+import sys
+import tensorflow as tf
+sys.path.insert(0, sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import numpy as np
+import small_model
+x, _, weights = small_model.data(16)
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    mirrored = small_model.build()
+    mirrored.compile()
+single = small_model.compiled()
+logs = [
+    model.fit(x, sample_weight=weights, batch_size=4, shuffle=False, validation_data=x, epochs=2, verbose=0).history
+    for model in (mirrored, single)
+]
+for name in logs[0]:
+    np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-5)
+for a, b in zip(mirrored.weights, single.weights, strict=True):
+    np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+np.testing.assert_allclose(mirrored.predict(x, verbose=0), single.predict(x, verbose=0), rtol=1e-5)
+"""
+    subprocess.run([sys.executable, "-c", code, str(pathlib.Path(__file__).parent)], cwd=tmp_path, check=True)

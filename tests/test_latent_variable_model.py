@@ -74,6 +74,33 @@ def test_bad_arguments_of_interpolate():
         model.interpolate(X[0], X[:1])
 
 
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda model: model.encode(X, num_samples=0), "num_samples is 0, but must be an integer, at least 1"),
+        (lambda model: model.encode(X, seed=2**31), "seed is 2147483648, but must be an integer, from 0 to 2147483647"),
+        (lambda model: model.encode(X[:, :5]), r"The images have shape \(11, 5\), but"),
+        (lambda model: model.sample(2.5), "num_images is 2.5"),
+        (lambda model: model.sample(2, seed=-1), "seed is -1"),
+        (lambda model: model.reconstruct(X, seed=1.5), "seed is 1.5"),
+        (lambda model: model.decode(X), r"z has shape \(11, 8\), but must be \[..., 3\]"),
+        (lambda model: model.decode(model.encode(X).samples), "z is the samples of several layers"),
+        (lambda model: model.log_likelihood(X, num_samples=True), "num_samples is True"),
+        (lambda model: model.log_likelihood(X[:0]), "at least one image"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_sentence(use, message):
+    with pytest.raises(ValueError, match=message) as error:
+        use(small_model.build())
+    assert "\n" not in str(error.value)
+
+
+def test_rows_of_numbers_are_images():
+    model = small_model.build()
+    np.testing.assert_array_equal(model(X[:2].tolist()), model(X[:2]))
+    np.testing.assert_array_equal(model.encode(X[:2].tolist()).means[0], model.encode(X[:2]).means[0])
+
+
 def test_log_likelihood_is_that_of_the_function():
     model = small_model.build()
     measured = model.log_likelihood(X, num_samples=30, seed=3)

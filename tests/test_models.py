@@ -147,6 +147,10 @@ def test_the_model_refuses_wrong_arguments():
         ({"objective": "elbo"}, "must be one of iwae, vae"),
         ({"gradient_estimator": "none"}, "must be one of standard, stl"),
         ({"num_samples": 0}, "at least 1"),
+        ({"num_samples": 5.0}, "num_samples is 5.0, but must be an integer"),
+        ({"seed": -1}, "seed is -1, but must be an integer, from 0"),
+        ({"beta_warmup_steps": 1.5}, "beta_warmup_steps is 1.5"),
+        ({"objective": ["miwae", 5]}, "must be a name, or an objective with parameters"),
         (
             {"gradient_estimator": "resampled", "num_samples": 5, "num_resampled": 6},
             "from 1 to num_samples, 5",
