@@ -5,6 +5,9 @@ so `import iwae_tf` is immediate.
 """
 
 import importlib
+import json
+import os
+import pathlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -48,14 +51,35 @@ _MODULES = {
 _SUBMODULES = ("bounds", "datasets", "errors", "layers", "networks")
 
 
+def _refuse_other_backends():
+    """Raises an ImportError if Keras computes, or would compute, with something else than TensorFlow."""
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+    else:
+        folder = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        try:
+            configured = json.loads((folder / "keras.json").read_text()).get("backend")
+        except (OSError, ValueError, AttributeError):
+            configured = None
+        backend = os.environ.get("KERAS_BACKEND") or configured or "tensorflow"
+    if backend != "tensorflow":
+        raise ImportError(
+            f"iwae_tf needs Keras with TensorFlow, but its backend is {backend!r}; set KERAS_BACKEND=tensorflow in the "
+            "environment before keras is imported."
+        )
+
+
 def _register():
     """Imports the modules whose classes `keras.saving.load_model` may have to find, if Keras is there."""
     if "keras" in sys.modules:
+        _refuse_other_backends()
         for name in ("models", "networks", "schedules"):
             importlib.import_module(f"iwae_tf.{name}")
 
 
 def __getattr__(name: str):
+    if name in _MODULES or (name in _SUBMODULES and name not in ("datasets", "errors")):
+        _refuse_other_backends()
     if name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
     elif name in _SUBMODULES:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from iwae_tf import compatibility
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, checks, command, stored
-from iwae_tf.experiment.flags import flag, parse_integers
+from iwae_tf.experiment.flags import flag, parse_folder, parse_integers
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import files, progress
 
@@ -24,8 +24,8 @@ _NETWORKS = ("inference", "generative")
 class GradientOptions:
     """The flags of this command."""
 
-    run_dir: str = flag("", "The run whose model is measured; the results are written there.")
-    data_dir: str = flag("", "The folder of the run's data, if it has moved.")
+    run_dir: str = flag("", "The run whose model is measured; the results are written there.", parse=parse_folder)
+    data_dir: str = flag("", "The folder of the run's data, if it has moved.", parse=parse_folder)
     k: tuple[int, ...] = flag((1, 5, 50), "Numbers of samples.", parse=parse_integers)
     fresh: bool = flag(False, "Use the untrained model of the run.")
     draws: int = flag(200, "Gradients to draw per estimator and k.", at_least=10)

@@ -15,7 +15,7 @@ import numpy as np
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import build, command, stored
-from iwae_tf.experiment.flags import MOST, flag
+from iwae_tf.experiment.flags import MOST, flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import files, progress
 
@@ -27,8 +27,8 @@ _NUM_IMAGES = 10_000
 class PruneOptions:
     """The flags of this command."""
 
-    run_dir: str = flag("", "The run whose model is pruned; the result is written there.")
-    data_dir: str = flag("", "The folder of the run's data, if it has moved.")
+    run_dir: str = flag("", "The run whose model is pruned; the result is written there.", parse=parse_folder)
+    data_dir: str = flag("", "The folder of the run's data, if it has moved.", parse=parse_folder)
     threshold: float = flag(
         0.01,
         "Units with at most this variance are removed.",

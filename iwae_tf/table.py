@@ -63,9 +63,11 @@ def run_table(argv: Sequence[str]) -> None:
             failed.append(cell)
             print(f"iwae_tf: {cell.name}: {error}", file=sys.stderr)
     started = [cell.options.run_dir for cell in cells if cell not in failed and cell.directory().flags.exists()]
-    if started:
+    # Those of earlier commands, so that a report of some cells does not replace one of all.
+    earlier = [str(results.parent) for results in sorted(_RUNS.glob("*/results.json"))]
+    if started or earlier:
         print()
-        report.main(["report", *started, f"--out={_REPORT}", "--json"])
+        report.main(["report", *started, *earlier, f"--out={_REPORT}", "--json"])
     if failed:
         names = ", ".join(cell.name for cell in failed)
         raise UserError(f"{names} failed, see above; the same command tries again.")

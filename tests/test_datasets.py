@@ -99,12 +99,22 @@ def test_the_description_differs_if_one_pixel_differs(pictures):
     ("train", "message"),
     [
         (np.full([30, 3, 4], 7, np.uint8), "All pixels of the train images of .* are 7"),
-        (np.arange(36, dtype=np.uint8).reshape(3, 3, 4), "no validation images"),
+        (np.arange(12, dtype=np.uint8).reshape(1, 3, 4), "no train images"),
     ],
 )
 def test_constant_and_empty_splits_are_refused(train, message, pictures, tmp_path):
     with pytest.raises(UserError, match=message):
         datasets.load(_save(tmp_path, train=train, test=pictures))
+
+
+@pytest.mark.parametrize(("num_train", "held_out"), [(2, 1), (9, 1), (10, 1), (29, 2), (5000, 400)])
+def test_at_least_one_and_at_most_a_tenth_of_the_training_images_are_held_out(num_train, held_out, tmp_path):
+    images = datasets.load(_save(tmp_path, train=_distinct(num_train), test=_distinct(3)))
+    assert (len(images.train), len(images.validation)) == (num_train - held_out, held_out)
+
+
+def _distinct(num_images):
+    return np.random.default_rng(0).integers(0, 256, [num_images, 3, 4], np.uint8)
 
 
 def test_an_unexpected_number_of_images_is_refused(pictures, monkeypatch):

@@ -31,10 +31,14 @@ _GREY = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4) * 10
         (_GREY.astype(np.int64), _GREY),
         (_GREY[..., None], _GREY),
         (_GREY / np.float32(255.0), _GREY),
+        (_GREY / np.float64(230.0) * 1.0000001, np.rint(_GREY * 255.0 / 230.0)),
+        (_GREY / np.float32(255.0) - np.float32(1e-7), _GREY),
+        (np.stack([_GREY] * 3, axis=-1), _GREY),
+        (np.stack([_GREY, 0 * _GREY, 0 * _GREY], axis=-1), np.rint(0.299 * _GREY)),
         (_GREY > 100, 255 * (_GREY > 100)),
         ((_GREY > 100).astype(np.uint8), 255 * (_GREY > 100)),
     ],
-    ids=["uint8", "int64", "channel", "float", "bool", "zeros and ones"],
+    ids=["uint8", "int64", "channel", "float", "above", "below", "grey as colour", "red", "bool", "zeros and ones"],
 )
 def test_images_of_every_accepted_type_are_read(given, expected, tmp_path):
     train, validation, test = formats.read_npz(_npz(tmp_path, train=given, test=given[:1]))
@@ -48,6 +52,14 @@ def test_other_arrays_of_the_file_are_ignored(tmp_path):
     labels = np.array([{"not": "a number"}, None])
     train, _, _ = formats.read_npz(_npz(tmp_path, train=_GREY, test=_GREY, labels=labels))
     np.testing.assert_array_equal(train, _GREY)
+
+
+def test_files_of_keras_datasets_are_read(tmp_path):
+    labels = np.arange(2)
+    path = _npz(tmp_path, x_train=_GREY, y_train=labels, x_test=_GREY[:1], y_test=labels[:1], x_val=_GREY[1:])
+    train, validation, test = formats.read_npz(path)
+    for read, expected in ((train, _GREY), (validation, _GREY[1:]), (test, _GREY[:1])):
+        np.testing.assert_array_equal(read, expected)
 
 
 def test_flat_square_images_and_a_validation_split_are_read(tmp_path):
@@ -79,9 +91,10 @@ def test_a_dark_split_is_not_mistaken_for_a_binary_one(tmp_path):
         ({"train": _GREY - 5.0, "test": _GREY / 255.0}, "has values -5"),
         ({"train": _GREY.astype(int) + 300, "test": _GREY}, "values 300 ... 530; expected int64 in 0 ... 255"),
         (
-            {"train": np.stack([_GREY] * 3, -1), "test": _GREY},
-            r"has shape \(2, 3, 4, 3\); expected grey images \[n, height, width",
+            {"train": np.stack([_GREY] * 4, -1), "test": _GREY},
+            r"has shape \(2, 3, 4, 4\); expected \[n, height, width\], \[n, height, width, 1 or 3\] or",
         ),
+        ({"train": _GREY / 255.0 + 0.2, "test": _GREY / 255.0}, r"has values 0.2 ... 1.1"),
         ({"train": np.ones([2, 7], bool), "test": _GREY}, r"has shape \(2, 7\)"),
         ({"train": _GREY, "test": _GREY[:, :2]}, r"differ in size \(train \(3, 4\), test \(2, 4\)\)"),
         ({"train": np.array([{}]), "test": _GREY}, "Cannot read .* as arrays"),

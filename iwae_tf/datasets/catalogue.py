@@ -101,7 +101,7 @@ class Entry:
       binarization: the default binarisation, see `binarization.BINARIZATIONS`.
       takes: the optional arguments of `datasets.load` that have an effect.
       num_validation: the number of training images, the last ones, that are held out if there is no validation split;
-        at most a tenth.
+        at most a tenth, but at least one.
       num_images: the expected numbers of training, validation and test images, or None if any are accepted.
       member: what the name within a family stands for, such as "FILE"; "" outside families.
     """
@@ -158,7 +158,7 @@ def load(
     given_splits = (train_split, validation_split, test_split)
     train, validation, test = entry.load(Request(member, data_dir, given_splits))
     if validation is None:
-        num_train = len(train) - min(entry.num_validation, len(train) // 10)
+        num_train = len(train) - min(entry.num_validation, max(1, len(train) // 10))
         train, validation = train[:num_train], train[num_train:]
     _check(name, (train, validation, test), None if any(given_splits) else entry.num_images)
     height, width = train.shape[1:]

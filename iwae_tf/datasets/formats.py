@@ -35,13 +35,23 @@ def read_idx(path: pathlib.Path, sha256: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=16).reshape(num_images, height, width)
 
 
+# The array of a split in a .npz file: our own name, or those that `keras.datasets` uses.
+_NPZ_NAMES = {
+    "train": ("train", "x_train"),
+    "validation": ("validation", "x_validation", "x_valid", "x_val"),
+    "test": ("test", "x_test"),
+}
+# Floats may be this far outside of [0, 1], as after a rescaling in single precision.
+_ROUNDING = 1e-5
+
+
 def read_npz(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Reads a user's own images.
 
     Args:
-      path: a .npz file with arrays `train`, `test` and optionally `validation`, each [n, height, width],
-        [n, height, width, 1], or [n, size * size] for square images, row by row; bool, integers 0 ... 255, or floats
-        in [0, 1].
+      path: a .npz file with arrays `train`, `test` and optionally `validation`, or `x_train` and so on; others are
+        ignored. Each is [n, height, width], [n, height, width, 1 or 3], or [n, size * size] for square images, row by
+        row; bool, integers 0 ... 255, or floats in [0, 1]. Colour images become luminance.
 
     Returns:
       Training, validation (or None) and test images, uint8 [n, height, width].
@@ -49,13 +59,15 @@ def read_npz(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, n
     Raises:
       UserError: the file cannot be read or does not contain such arrays.
     """
-    expected = "expected a .npz file with arrays train and test (numpy.savez(FILE, train=..., test=...))"
+    expected = "expected a .npz file with arrays train and test, or x_train and x_test"
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"There is no file {path}; {expected}.")
-    arrays = files.read_arrays(path, ("train", "validation", "test"))
-    if arrays is None:
+    stored = files.read_arrays(path, [name for names in _NPZ_NAMES.values() for name in names])
+    if stored is None:
         raise UserError(f"Cannot read {path} as arrays of numbers; {expected}.")
+    named = {split: [name for name in names if name in stored] for split, names in _NPZ_NAMES.items()}
+    arrays = {split: stored[names[0]] for split, names in named.items() if names}
     missing = [name for name in ("train", "test") if name not in arrays]
     if missing:
         raise UserError(f"{path} has no array {missing[0]!r}; {expected}.")
@@ -94,22 +106,38 @@ def grey_values(array: np.ndarray, path: pathlib.Path, name: str, maximum: int |
     """
     maximum = maximum or _maximum({name: array}, path)
     maximum = 1 if array.dtype.kind in "bf" else maximum
-    if array.min() < 0 or array.max() > maximum:
+    rounding = _ROUNDING if array.dtype.kind == "f" else 0
+    if array.min() < -rounding or array.max() > maximum + rounding:
         raise UserError(
             f"{name} in {path} has values {array.min()} ... {array.max()}; expected {array.dtype} in 0 ... {maximum}."
         )
-    return np.rint(array * (255.0 / maximum)).astype(np.uint8) if maximum == 1 else array.astype(np.uint8)
+    return np.rint(np.clip(array, 0, 1) * 255.0).astype(np.uint8) if maximum == 1 else array.astype(np.uint8)
+
+
+def luminance(images: np.ndarray) -> np.ndarray:
+    """Colour to grey with the weights of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, which keep grey values.
+
+    Args:
+      images: uint8 [n, height, width, 1 or 3].
+
+    Returns:
+      uint8 [n, height, width].
+    """
+    if images.shape[-1] == 1:
+        return images[..., 0]
+    return np.rint(images.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
 
 
 def _images(array, path, name):
     """Any accepted shape -> [n, height, width]."""
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        array = luminance(array)
     size = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
     if array.ndim == 2 and size**2 == array.shape[1]:
         array = array.reshape(-1, size, size)
     if array.ndim != 3:
         raise UserError(
-            f"{name} in {path} has shape {array.shape}; expected grey images [n, height, width] or [n, size * size]."
+            f"{name} in {path} has shape {array.shape}; expected [n, height, width], [n, height, width, 1 or 3] or "
+            "[n, size * size]."
         )
     return array

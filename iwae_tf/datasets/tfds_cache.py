@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from iwae_tf.datasets import formats
 from iwae_tf.errors import UserError, first_line
 from iwae_tf.runtime import download, files
 
@@ -138,8 +139,8 @@ def _read_split(folder, split, convert):
     try:
         images = builder.as_dataset(split=split, shuffle_files=False).map(lambda example: example[feature])
         for batch in images.batch(_BATCH):
-            batch = _luminance(batch)
-            converted.append((convert(batch) if convert else batch).numpy())
+            grey = formats.luminance(batch.numpy())
+            converted.append(convert(grey).numpy() if convert else grey)
     except tf.errors.OpError as error:
         raise UserError(
             f"Cannot read the split {split} of {folder} ({first_line(error)}): its images differ in size, or it is "
@@ -188,16 +189,6 @@ def _image_feature(builder, folder):
             f"The images of {folder} are {feature.np_dtype.__name__} {feature.shape}; expected uint8, grey or colour."
         )
     return names[0]
-
-
-def _luminance(images):
-    """[n, height, width, 1 or 3] -> [n, height, width], with the weights of ITU-R BT.601, which keep grey values."""
-    import tensorflow as tf
-
-    if images.shape[-1] == 1:
-        return images[..., 0]
-    weighted = tf.tensordot(tf.cast(images, tf.float32), tf.constant([0.299, 0.587, 0.114]), 1)
-    return tf.cast(tf.round(weighted), tf.uint8)
 
 
 def shrink_ink_on_paper(images: Any) -> Any:

@@ -3,8 +3,10 @@
 TensorFlow is imported by the functions that need it, so that `--help` and errors are immediate.
 """
 
+import contextlib
 import math
 import pathlib
+import sys
 
 from iwae_tf import datasets, runs
 from iwae_tf.errors import UserError
@@ -29,6 +31,14 @@ def load(run_dir: str | pathlib.Path):
     model = build_model(options, run.read_data().image_shape)
     training.prepare(model, build_plan(options))
     training.restore(model, run)
+    with contextlib.suppress(UserError):  # Damaged results are no reason to refuse the weights.
+        results = run.read_results()
+        if results and results.training.steps != model.num_steps:
+            print(
+                f"iwae_tf: the weights in {run_dir} are of step {model.num_steps:,}, but its results are of step "
+                f"{results.training.steps:,}: a checkpoint is missing",
+                file=sys.stderr,
+            )
     training.use_averages(model)
     return model
 

@@ -86,6 +86,10 @@ def _check_training(options: Options) -> None:
             f"--resampled={options.resampled} is more than the {options.total_samples} samples that are drawn; give a "
             "smaller number."
         )
+    if options.batch_norm and options.batch_size == 1:
+        raise UserError(
+            "--batch_norm normalises over the images of a batch, but --batch_size=1 has only one; give at least 2."
+        )
     if options.batch_norm and options.ema_momentum:
         raise UserError(
             f"--ema_momentum={options.ema_momentum} would average the weights, but not the statistics of --batch_norm, "

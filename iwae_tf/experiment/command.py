@@ -23,10 +23,15 @@ def import_tensorflow_quietly() -> None:
     fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever the user's other programs need.
     with tempfile.TemporaryFile() as messages:
-        standard_error = os.dup(2)
+        try:
+            standard_error = os.dup(2)
+        except OSError:  # It was closed, as by 2>&- in a shell.
+            standard_error = os.open(os.devnull, os.O_WRONLY)
         os.dup2(messages.fileno(), 2)
         try:
+            import keras
             import tensorflow as tf
             import tensorflow_probability  # noqa: F401
         except BaseException:
@@ -37,6 +42,8 @@ def import_tensorflow_quietly() -> None:
             os.dup2(standard_error, 2)
             os.close(standard_error)
     tf.get_logger().setLevel("ERROR")
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def run_command(main: Callable[[Sequence[str]], object], interrupted: str, argv: Sequence[str] | None = None) -> None:
@@ -57,6 +64,10 @@ def run_command(main: Callable[[Sequence[str]], object], interrupted: str, argv:
     except KeyboardInterrupt:
         print(f"\niwae_tf: interrupted; {interrupted}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Nobody reads the output any more, as with | head. Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         # A disk can be full wherever something is written.
         if error.errno not in _DISK_ERRORS:
@@ -78,6 +89,8 @@ def _reason_of_tensorflow(error):
 
     if not isinstance(error, tf.errors.OpError):
         return ""
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return f"There is not enough memory ({first_line(error)}); use fewer samples, smaller batches or smaller layers"
     for number, advice in _DISK_ERRORS.items():
         if os.strerror(number) in str(error):
             return f"Cannot write ({first_line(error)}); {advice}"

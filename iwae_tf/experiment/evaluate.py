@@ -63,8 +63,8 @@ def evaluate(
         versions=_versions(),
     )
     files.write_arrays(run.test_log_likelihoods, _per_image(options, estimates))
+    run.write_results(results)  # First: no picture may cost the results.
     draw.draw(options, model, test, estimates["test"], results, run)
-    run.write_results(results)  # Last, since it marks the run as finished.
     run.unfinished_evaluation.unlink(missing_ok=True)
     return results
 

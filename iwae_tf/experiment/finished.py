@@ -5,7 +5,7 @@ This module does not import TensorFlow, so a finished run shows its results at o
 
 from iwae_tf.experiment.flags import Options
 from iwae_tf.experiment.stored import covers
-from iwae_tf.runs import Results, RunDirectory
+from iwae_tf.runs import Results, RunDirectory, checkpoints
 
 
 def stored_results(options: Options, run: RunDirectory) -> Results | None:
@@ -16,7 +16,8 @@ def stored_results(options: Options, run: RunDirectory) -> Results | None:
       run: the run directory.
 
     Returns:
-      The results, or None if there are none yet, or only those of a shorter training or of other options.
+      The results, or None if there are none yet, or only those of a shorter training, of other options or of another
+      checkpoint, or if their figures are missing.
 
     Raises:
       UserError: results.json is damaged.
@@ -24,7 +25,19 @@ def stored_results(options: Options, run: RunDirectory) -> Results | None:
     results = run.read_results()
     if results is None or not covers(results.flags, options):
         return None
-    return results if results.training.epochs == options.num_epochs else None
+    is_whole = results.training.epochs == options.num_epochs and belongs_to_weights(results, run)
+    return results if is_whole and _is_drawn(run) else None
+
+
+def belongs_to_weights(results: Results, run: RunDirectory) -> bool:
+    """Whether the last checkpoint is that of the results, or there is none."""
+    steps = checkpoints.steps(run.checkpoints)
+    return not steps or steps[-1] == results.training.steps
+
+
+def _is_drawn(run):
+    # The learning curves are drawn last.
+    return not run.figures.exists() or (run.figures / "bounds.png").exists()
 
 
 def finished_results(options: Options, run: RunDirectory) -> Results | None:

@@ -7,6 +7,8 @@ choices with those that the code has.
 
 import dataclasses
 import math
+import os
+import re
 from typing import Any
 
 from iwae_tf import compatibility
@@ -44,6 +46,17 @@ def parse_hidden_dims(text: str) -> tuple[tuple[int, ...], ...] | None:
     return tuple(parse_integers(part) for part in text.split(";")) if text else None
 
 
+def parse_folder(text: str) -> str:
+    """Reads a folder; ~ stands for the home folder, whatever the shell did.
+
+    Raises:
+      ValueError: it is an address such as gs://bucket.
+    """
+    if re.match(r"[A-Za-z][\w+.-]*://", text):
+        raise ValueError(f"{text!r} is an address, but must be a local folder")
+    return os.path.expanduser(text)
+
+
 def flag(default: Any, text: str, group: str = "", **properties: Any) -> Any:
     """A field of a dataclass that is a flag of a command; its type is the flag's.
 
@@ -64,9 +77,10 @@ def _flag(group: str, default: Any, text: str, **properties: Any) -> Any:
 
 _DATA, _MODEL, _TRAINING = "Data", "Model and objective", "Training"
 _EVALUATION, _RUN = "Evaluation", "Run"
+# In single precision, smaller numbers are zero.
 _POSITIVE = {
-    "check": lambda value: 0.0 < value < math.inf,
-    "message": "must be a positive number, such as 1e-3",
+    "check": lambda value: 1.2e-38 <= value < math.inf,
+    "message": "must be a positive number, such as 1e-3 (the smallest is 1.2e-38)",
 }
 
 
@@ -86,6 +100,7 @@ class Options:
         "",
         "Folder that contains chardata.mat (omniglot28), by default ~/.cache/iwae_tf, to which it is downloaded; or "
         "the folder where TensorFlow Datasets prepares its data sets, by default ~/tensorflow_datasets.",
+        parse=parse_folder,
     )
     train_split: str = _flag(
         _DATA,
@@ -242,7 +257,12 @@ class Options:
         check=math.isfinite,
         message="must be a finite number",
     )
-    init_from: str = _flag(_TRAINING, "", "Start from the trained weights of this run directory, with a new optimizer.")
+    init_from: str = _flag(
+        _TRAINING,
+        "",
+        "Start from the trained weights of this run directory, with a new optimizer.",
+        parse=parse_folder,
+    )
     seed: int = _flag(
         _TRAINING,
         0,
@@ -284,6 +304,7 @@ class Options:
         _RUN,
         "",
         "Folder for all results; by default runs/ and a name made of data set, objective, layers, k and seed.",
+        parse=parse_folder,
     )
     train: bool = _flag(_RUN, True, "Train, or continue training.")
     evaluate: bool = _flag(_RUN, True, "Measure NLL and active units, and draw the figures.")

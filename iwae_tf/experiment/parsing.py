@@ -61,6 +61,10 @@ class CommandLine:
         if asks_for_help(argv):
             print(self._help())
             sys.exit(0)
+        for word in argv[1:]:
+            # flags.txt has one flag per line, and no path holds a NUL.
+            if re.search(r"[\0\n\r]", word):
+                raise UserError(f"{word!r} has a line break or a NUL character; leave it out.")
         words = self._read(argv)
         fields = dataclasses.fields(self._kind)
         given = frozenset(field.name for field in fields if self._values[field.name].present)

@@ -1,5 +1,20 @@
 """Pictures as PNG files. Only this package imports matplotlib."""
 
+import contextlib
+import os
+import sys
+
+if "matplotlib" not in sys.modules:
+    # A notebook hands MPLBACKEND to the programs that it starts, also where its backend is not installed; matplotlib
+    # then refuses to be imported, although no backend is needed here.
+    backend = os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+
 from iwae_tf.figures.images import image_grid, save_grids, save_image, save_worst_images
 from iwae_tf.figures.latents import save_posteriors, save_traversal, save_units
 from iwae_tf.figures.report import save_active_units, save_nll_against_k, save_validation_curves

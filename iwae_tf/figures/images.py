@@ -12,6 +12,8 @@ from iwae_tf.figures import png
 from iwae_tf.runtime import files
 
 _MAGNIFICATION = 2
+# Higher grids are compressed, so that the size of a picture is bounded.
+_LARGEST_RATIO = 3.0
 
 
 def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
@@ -77,10 +79,12 @@ def save_grids(path: str | pathlib.Path, grids: Sequence[np.ndarray], captions: 
     height, width = grids[0].shape
     inches = 5.0
     figure = matplotlib.figure.Figure(
-        figsize=(inches * len(grids), inches * height / width + 0.3), layout="constrained"
+        figsize=(inches * len(grids), inches * min(height / width, _LARGEST_RATIO) + 0.3), layout="constrained"
     )
     for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
-        axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0)
+        axes.imshow(
+            grid, cmap="gray", vmin=0.0, vmax=1.0, aspect="equal" if height < _LARGEST_RATIO * width else "auto"
+        )
         axes.set_title(caption, fontsize=11, pad=4)
         axes.axis("off")
     png.save_figure(figure, path)

@@ -15,6 +15,8 @@ from iwae_tf.figures.images import image_grid
 _ACTIVE, _INACTIVE = "C0", "silver"
 # Smaller variances, including zero, are drawn as this one on a logarithmic axis.
 _LEAST_VARIANCE = 1e-12
+# Higher images are compressed, so that the size of a picture is bounded.
+_LARGEST_RATIO = 3.0
 
 
 def save_units(path: str | pathlib.Path, layers: Sequence[Mapping[str, Any]], threshold: float, title: str) -> None:
@@ -105,13 +107,16 @@ def save_traversal(
     """
     num_images, rows, columns, height, width = pixels.shape
     cell = 0.42
+    ratio = min(height / width, _LARGEST_RATIO)
     figure = matplotlib.figure.Figure(
-        figsize=(2.4 + num_images * (columns + 1) * cell, 0.9 + (rows + 2) * cell * height / width),
+        figsize=(2.4 + num_images * (columns + 1) * cell, 0.9 + (rows + 2) * cell * ratio),
         layout="constrained",
     )
     grids = figure.subplots(2, num_images, squeeze=False, height_ratios=[2.0, rows])
     for (image_axes, axes), image, image_pixels in zip(grids.T, images, pixels, strict=True):
-        image_axes.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
+        image_axes.imshow(
+            image, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="equal" if height / width == ratio else "auto"
+        )
         image_axes.axis("off")
         grid = image_grid(image_pixels.reshape(-1, height, width), columns)
         axes.imshow(grid, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="auto")

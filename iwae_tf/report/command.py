@@ -6,12 +6,13 @@ not changed.
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 
 from iwae_tf.errors import UserError
 from iwae_tf.experiment.command import run_command
-from iwae_tf.experiment.flags import flag
+from iwae_tf.experiment.flags import flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.report import folder, reported_run, rows, text
 from iwae_tf.runtime import files
@@ -21,7 +22,7 @@ from iwae_tf.runtime import files
 class ReportOptions:
     """The flags of this command."""
 
-    out: str = flag("runs/report", "The folder for report.md and its pictures.")
+    out: str = flag("runs/report", "The folder for report.md and its pictures.", parse=parse_folder)
     json: bool = flag(False, "Also write the contents of report.md as report.json.")
 
 
@@ -60,7 +61,8 @@ def _parse(argv: Sequence[str]) -> tuple[ReportOptions, list[str]]:
     """Returns the options and the run directories; raises a UserError if one of them is missing."""
     options, _, words = _command_line.parse(argv)
     # The last report may match runs/* too.
-    run_dirs = [word for word in words if not folder.is_report(pathlib.Path(word))]
+    folders = [os.path.expanduser(word) for word in words]
+    run_dirs = [path for path in folders if not folder.is_report(pathlib.Path(path))]
     if not run_dirs:
         raise UserError("No run directory was given; give those to report on, such as runs/*.")
     if not options.out:

@@ -119,8 +119,8 @@ class ReportedRun:
         return images
 
 
-def read(paths: Iterable[str | pathlib.Path]) -> list[ReportedRun]:
-    """Reads run directories. A folder that is given twice is read once.
+def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:
+    """Reads run directories. A folder that is given twice is read once, and what is no run is skipped with a note.
 
     Args:
       paths: the folders.
@@ -129,13 +129,25 @@ def read(paths: Iterable[str | pathlib.Path]) -> list[ReportedRun]:
       The runs, in this order.
 
     Raises:
-      UserError: a folder is not a run directory, or its files are damaged.
+      UserError: there is no such folder, none of them is a run directory, or the files of one are damaged.
     """
     folders: dict[str, str | pathlib.Path] = {}
     for path in paths:
         folders.setdefault(os.path.realpath(path), path)
-    made_by_command = [path for path in folders.values() if not _was_trained_in_python(path)]
+    are_runs = [path for path in folders.values() if not _is_something_else(path)]
+    made_by_command = [path for path in are_runs if not _was_trained_in_python(path)]
+    if not made_by_command:
+        raise UserError(f"{paths[0]} is not a run directory: it has no flags.txt; give those to report on.")
     return [_read(number, path) for number, path in enumerate(made_by_command, start=1)]
+
+
+def _is_something_else(path):
+    """Whether there is something that is no run, such as an empty folder or the folder of a table."""
+    path = pathlib.Path(path)
+    if not path.exists() or (path / "flags.txt").exists():
+        return False  # Reading it reports what is wrong.
+    print(f"iwae_tf: skipping {path}, which is not a run directory", file=sys.stderr)
+    return True
 
 
 def _was_trained_in_python(path):

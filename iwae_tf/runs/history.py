@@ -1,6 +1,7 @@
 """The format of history.csv: one row per epoch."""
 
 import csv
+import math
 
 from iwae_tf.errors import UserError
 from iwae_tf.runtime import files
@@ -15,8 +16,6 @@ HISTORY_COLUMNS = (
     "learning_rate",
     "seconds",
 )
-# A training run does not produce larger numbers.
-_LARGEST = 1e12
 
 
 def read_history(path):
@@ -30,7 +29,7 @@ def read_history(path):
     try:
         with path.open(newline="") as file:
             rows = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
-        wrong = [value for row in rows for value in row.values() if not abs(value) < _LARGEST]
+        wrong = [value for row in rows for value in row.values() if not math.isfinite(value)]
         if wrong:
             raise ValueError(f"it holds {wrong[0]}")
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:

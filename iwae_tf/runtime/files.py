@@ -64,6 +64,8 @@ def read_arrays(path: str | pathlib.Path, names: Collection[str] | None = None) 
     Returns:
       Name -> array, or None if the file is missing or damaged.
     """
+    if not pathlib.Path(path).is_file():
+        return None  # Reading a pipe would not end.
     try:
         with np.load(path, allow_pickle=False) as arrays:
             read = {name: arrays[name] for name in arrays.files if names is None or name in names}

@@ -16,7 +16,8 @@ class StatusLine:
     """
 
     def __init__(self, stream: TextIO | None = None, seconds_between: float = 0.5):
-        self._stream = stream or sys.stdout
+        # There is no standard output where it was closed, as by >&- in a shell.
+        self._stream = stream or sys.stdout or open(os.devnull, "w")
         self._seconds_between = seconds_between
         self._last_time = time.monotonic()
         self._width = 0

@@ -58,7 +58,8 @@ class Plan:
             )
         self._check("first_epochs", self.first_epochs in range(self.epochs + 1), "an integer from 0 to epochs")
         for name in ("learning_rate", "adam_epsilon"):
-            self._check(name, 0.0 < getattr(self, name) < math.inf, "a positive number")
+            # In single precision, smaller numbers are zero.
+            self._check(name, 1.2e-38 <= getattr(self, name) < math.inf, "a positive number, at least 1.2e-38")
         for name in ("clip_norm", "checkpoint_minutes"):
             self._check(name, 0.0 <= getattr(self, name) < math.inf, "a number that is not negative")
         self._check("ema_momentum", 0.0 <= self.ema_momentum < 1.0, "at least 0 and less than 1")

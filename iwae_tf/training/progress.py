@@ -23,13 +23,16 @@ class Progress:
         self._ends = np.cumsum([0.0, *(count + _FIXED_WORK for count in num_samples)])
         self._before = self._work(epochs_before)
         self._line = progress.StatusLine()
-        self._start = time.monotonic()
+        # The first call compiles, which says nothing about the time left.
+        self._start = None
         first = f"training epochs {int(epochs_before) + 1} to {num_epochs}"
         within = f", from {epochs_before % 1.0:.0%} of the first" if epochs_before % 1.0 else ""
         self._line.keep(f"{first}{within}; compiling takes some seconds")
 
     def within_epoch(self, epoch, done, means):
         """Reports that a share `done` of an epoch is trained."""
+        if self._start is None:
+            self._start, self._before = time.monotonic(), self._work(epoch + done)
         self._line.update(lambda: self._text(epoch, done, f"train {means['iwae_bound']:8.2f} nats ({done:.0%})"))
 
     def after_epoch(self, row):
@@ -39,9 +42,13 @@ class Progress:
 
     def _text(self, epoch, done, bounds):
         finished = self._work(epoch + done)
+        text = f"epoch {epoch + 1:{len(str(self._num_epochs))}}/{self._num_epochs}  {bounds}"
+        if finished == self._ends[-1]:
+            return f"{text}  0 s left"
+        if finished == self._before:
+            return text
         seconds = (time.monotonic() - self._start) / (finished - self._before) * (self._ends[-1] - finished)
-        left = progress.duration(seconds)
-        return f"epoch {epoch + 1:{len(str(self._num_epochs))}}/{self._num_epochs}  {bounds}  {left} left"
+        return f"{text}  {progress.duration(seconds)} left"
 
     def _work(self, epochs):
         """The work of the first `epochs` epochs, which may be a fraction."""
