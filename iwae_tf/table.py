@@ -64,7 +64,9 @@ def run_table(argv: Sequence[str]) -> None:
             print(f"iwae_tf: {cell.name}: {error}", file=sys.stderr)
     started = [cell.options.run_dir for cell in cells if cell not in failed and cell.directory().flags.exists()]
     # Those of earlier commands, so that a report of some cells does not replace one of all.
-    earlier = [str(results.parent) for results in sorted(_RUNS.glob("*/results.json"))]
+    broken = [pathlib.Path(cell.options.run_dir) for cell in failed]
+    finished_runs = [results.parent for results in sorted(_RUNS.glob("*/results.json"))]
+    earlier = [str(path) for path in finished_runs if path not in broken]
     if started or earlier:
         print()
         report.main(["report", *started, *earlier, f"--out={_REPORT}", "--json"])

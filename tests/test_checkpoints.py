@@ -39,6 +39,14 @@ def test_a_folder_without_checkpoints_reads_as_none(tmp_path):
     assert checkpoints.read_last(tmp_path, SHAPES) is None
 
 
+def test_a_pipe_or_a_folder_in_place_of_the_last_checkpoint_is_damage(folder, capsys):
+    for step, make in ((200, os.mkfifo), (300, os.mkdir)):
+        make(folder / f"ckpt-{step}.npz")
+    assert checkpoints.read_last(folder, SHAPES)["step"] == 100
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split()[-5:] for note in notes] == [["damaged;", "trying", "the", "previous", "one"]] * 2
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-30])
 

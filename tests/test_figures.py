@@ -1,5 +1,9 @@
 """What the figures contain, read from matplotlib's artists; each figure is also written to a file."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib.colors
 import matplotlib.image
 import numpy as np
@@ -43,6 +47,23 @@ def _legend(artist):
 
 def _color(value):
     return matplotlib.colors.to_rgba(value)
+
+
+@pytest.mark.parametrize("shape", [(784, 1), (2000, 1), (1, 784)])
+def test_pictures_of_tables_have_a_bounded_size(shape, tmp_path):
+    pixels = np.zeros([1, 12, 9, *shape])
+    figures.save_traversal(tmp_path / "a.png", pixels[:, 0, 0], ["unit"] * 12, np.linspace(-2.0, 2.0, 9), pixels)
+    figures.save_grids(tmp_path / "b.png", [np.zeros([10 * shape[0], 10 * shape[1]])] * 2, ["left", "right"])
+    for name in ("a.png", "b.png"):
+        assert max(matplotlib.image.imread(tmp_path / name).shape) < 10_000
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_drawing_does_not_depend_on_the_backend_of_the_environment(backend, tmp_path):
+    code = "import numpy, iwae_tf.figures as f; f.save_grids('a.png', [numpy.zeros([4, 4])] * 2, ['a', 'b'])"
+    environment = os.environ | {"MPLBACKEND": backend}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "a.png").exists()
 
 
 def test_image_grid_places_images_row_by_row():

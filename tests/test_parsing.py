@@ -25,6 +25,37 @@ def test_defaults():
     assert options.num_epochs == options.epochs
 
 
+@pytest.mark.parametrize("word", ["--init_from=a\0b", "--dataset=npz:x\n.npz", "--run_dir=a\rb"])
+def test_characters_that_no_file_of_flags_can_hold_are_refused(word):
+    with pytest.raises(UserError, match="has a line break or a NUL character; leave it out") as error:
+        parse(word)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_may_begin_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    options = parse("--run_dir=~/vae/run1", "--init_from=~/base", "--dataset=omniglot28", "--data_dir=~/data")
+    folders = (options.run_dir, options.init_from, options.data_dir)
+    assert folders == ("/home/ada/vae/run1", "/home/ada/base", "/home/ada/data")
+
+
+@pytest.mark.parametrize("flag", ["run_dir", "init_from"])
+def test_addresses_are_refused(flag):
+    with pytest.raises(UserError, match=rf"--{flag}: 'gs://bucket/x' is an address, but must be a local folder"):
+        parse(f"--{flag}=gs://bucket/x")
+
+
+def test_numbers_that_are_zero_in_single_precision_are_refused():
+    for flag in ("adam_epsilon", "learning_rate"):
+        with pytest.raises(UserError, match="must be a positive number"):
+            parse(f"--{flag}=1e-45")
+
+
+def test_batch_normalisation_needs_more_than_one_image():
+    with pytest.raises(UserError, match="--batch_size=1 has only one; give at least 2"):
+        parse("--batch_norm", "--batch_size=1")
+
+
 def test_the_run_directory_is_named_after_the_run():
     options = parse("--objective=vae", "--k=5", "--latent_dims=100,50", "--seed=3")
     assert options.run_dir == "runs/mnist_vae_2l_k5_seed3"

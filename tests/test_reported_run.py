@@ -130,6 +130,17 @@ def test_the_differences_between_recipes(tmp_path):
     assert reported_run.differences(reported_run.group_seeds(reported_run.read(paths[:1]))) == [""]
 
 
+def test_what_is_no_run_is_skipped_with_a_note(tmp_path, capsys):
+    run = write_run(tmp_path / "run", nll=86.0)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    (found,) = reported_run.read([tmp_path / "table", run, tmp_path / "notes.txt"])
+    assert found.path == str(run)
+    notes = capsys.readouterr().err.splitlines()
+    skipped = [tmp_path / name for name in ("table", "notes.txt")]
+    assert notes == [f"iwae_tf: skipping {path}, which is not a run directory" for path in skipped]
+
+
 def test_runs_of_the_python_api_are_skipped_with_a_note(tmp_path, capsys):
     command = write_run(tmp_path / "command", nll=86.0)
     with runs.RunDirectory(tmp_path / "python") as directory:

@@ -206,6 +206,13 @@ def test_damaged_files_are_refused_by_name(run, tmp_path):
         runs.RunDirectory(tmp_path / "nothing").read_flags()
 
 
+def test_the_history_of_a_training_that_diverges_is_read(run):
+    row = dict.fromkeys(runs.HISTORY_COLUMNS, -7.5e27)
+    run.path.mkdir(exist_ok=True)
+    run.write_history([row])
+    assert run.read_history() == [row]
+
+
 def test_history_is_read_as_it_was_written(run):
     assert run.read_history() == []
     rows = [{name: float(i + j) / 4.0 for j, name in enumerate(runs.HISTORY_COLUMNS)} for i in range(3)]

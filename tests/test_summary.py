@@ -85,6 +85,29 @@ def test_results_of_a_shorter_training_are_not_returned(tmp_path):
     assert finished.stored_results(parse("--epochs=3"), run) is None
 
 
+def _stored(folder):
+    run = runs.RunDirectory(write_run(folder / "run", "--epochs=3", nll=86.0, images=False))
+    return parse("--epochs=3"), run
+
+
+def test_results_of_another_checkpoint_are_not_returned(tmp_path):
+    options, run = _stored(tmp_path)
+    results = run.read_results()
+    run.write_results(msgspec.structs.replace(results, training=msgspec.structs.replace(results.training, steps=20)))
+    run.checkpoints.mkdir()
+    for step, expected in ((20, True), (30, False)):
+        (run.checkpoints / f"ckpt-{step}.npz").touch()
+        assert (finished.stored_results(options, run) is not None) == expected
+
+
+def test_a_run_whose_figures_were_interrupted_is_not_finished(tmp_path):
+    options, run = _stored(tmp_path)
+    run.figures.mkdir()
+    assert finished.stored_results(options, run) is None
+    (run.figures / "bounds.png").touch()
+    assert finished.stored_results(options, run) is not None
+
+
 def test_a_run_without_results_is_not_finished(tmp_path):
     run = runs.RunDirectory(write_run(tmp_path / "run", "--epochs=3"))
     assert finished.stored_results(parse("--epochs=3"), run) is None

@@ -8,6 +8,8 @@ import math
 import pathlib
 import sys
 
+import msgspec
+
 from iwae_tf import datasets, runs
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import stored
@@ -33,7 +35,7 @@ def load(run_dir: str | pathlib.Path):
     training.restore(model, run)
     with contextlib.suppress(UserError):  # Damaged results are no reason to refuse the weights.
         results = run.read_results()
-        if results and results.training.steps != model.num_steps:
+        if results and results.training.steps not in (model.num_steps, msgspec.UNSET):
             print(
                 f"iwae_tf: the weights in {run_dir} are of step {model.num_steps:,}, but its results are of step "
                 f"{results.training.steps:,}: a checkpoint is missing",

@@ -3,6 +3,8 @@
 This module does not import TensorFlow, so a finished run shows its results at once.
 """
 
+import msgspec
+
 from iwae_tf.experiment.flags import Options
 from iwae_tf.experiment.stored import covers
 from iwae_tf.runs import Results, RunDirectory, checkpoints
@@ -32,7 +34,7 @@ def stored_results(options: Options, run: RunDirectory) -> Results | None:
 def belongs_to_weights(results: Results, run: RunDirectory) -> bool:
     """Whether the last checkpoint is that of the results, or there is none."""
     steps = checkpoints.steps(run.checkpoints)
-    return not steps or steps[-1] == results.training.steps
+    return not steps or results.training.steps in (steps[-1], msgspec.UNSET)
 
 
 def _is_drawn(run):

@@ -63,7 +63,7 @@ class CommandLine:
             sys.exit(0)
         for word in argv[1:]:
             # flags.txt has one flag per line, and no path holds a NUL.
-            if re.search(r"[\0\n\r]", word):
+            if re.search(r"[\0\n\r]", word) and not self._takes_words:
                 raise UserError(f"{word!r} has a line break or a NUL character; leave it out.")
         words = self._read(argv)
         fields = dataclasses.fields(self._kind)

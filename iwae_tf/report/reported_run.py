@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -143,8 +143,8 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:
 
 def _is_something_else(path):
     """Whether there is something that is no run, such as an empty folder or the folder of a table."""
-    path = pathlib.Path(path)
-    if not path.exists() or (path / "flags.txt").exists():
+    # These functions return False for names that are too long.
+    if not os.path.exists(path) or os.path.exists(os.path.join(path, "flags.txt")):
         return False  # Reading it reports what is wrong.
     print(f"iwae_tf: skipping {path}, which is not a run directory", file=sys.stderr)
     return True

@@ -1,5 +1,6 @@
 """Progress messages of long computations."""
 
+import io
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ class StatusLine:
 
     def __init__(self, stream: TextIO | None = None, seconds_between: float = 0.5):
         # There is no standard output where it was closed, as by >&- in a shell.
-        self._stream = stream or sys.stdout or open(os.devnull, "w")
+        self._stream = stream or sys.stdout or io.StringIO()
         self._seconds_between = seconds_between
         self._last_time = time.monotonic()
         self._width = 0
