@@ -58,7 +58,7 @@ def _refuse_other_backends():
     else:
         folder = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
         try:
-            configured = json.loads((folder / "keras.json").read_text()).get("backend")
+            configured = json.loads((folder / "keras.json").read_text(encoding="utf-8")).get("backend")
         except (OSError, ValueError, AttributeError):
             configured = None
         backend = os.environ.get("KERAS_BACKEND") or configured or "tensorflow"

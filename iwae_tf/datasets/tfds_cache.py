@@ -73,7 +73,7 @@ def _find(name, data_dir):
 def _digest(folder, splits, convert):
     """A digest of everything that determines the arrays; TFDS's records contain the sizes and check sums of files."""
     try:
-        records = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
+        records = [(folder / name).read_text(encoding="utf-8") for name in ("dataset_info.json", "features.json")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder} is damaged: cannot read its records ({error}); prepare it again.") from error
     conversion = convert.__name__ if convert else None

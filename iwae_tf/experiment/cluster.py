@@ -73,5 +73,5 @@ def _read_cluster(text):
 def refuse_differences(options: Options, data, workers) -> None:
     """Raises a UserError if the workers of one training run have different flags or images."""
     given = json.dumps([stored.result_flags(options), msgspec.to_builtins(data)], sort_keys=True)
-    if not workers.agree(zlib.crc32(given.encode())):
+    if not workers.agree(zlib.crc32(given.encode("utf-8", "surrogateescape"))):
         raise UserError("The workers have different flags or images: start all of them with the same.")

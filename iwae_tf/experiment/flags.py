@@ -111,7 +111,7 @@ class Options:
         _DATA,
         "",
         "Validation images, in the same syntax. By default the last training images: 400 (1,345 of OMNIGLOT), but at "
-        "most a tenth.",
+        "most a tenth and at least one.",
     )
     test_split: str = _flag(_DATA, "", "Test images, in the same syntax. By default test.")
     binarization: str = _flag(

@@ -55,7 +55,7 @@ def is_report(out: pathlib.Path) -> bool:
     """Whether a folder holds a report, and not just any report.md."""
     if not os.path.isfile(out / "report.md"):
         return False
-    with contextlib.suppress(OSError), (out / "report.md").open(errors="replace") as file:
+    with contextlib.suppress(OSError), (out / "report.md").open(encoding="utf-8", errors="replace") as file:
         return file.read(len(text.BEGINNING)) == text.BEGINNING
     return False
 

@@ -35,6 +35,8 @@ from iwae_tf.runtime import files
 # The version of these files. A reader accepts this one and all before it; runs without a version are of format 1.
 FORMAT = 2
 _FORMAT_LINE = re.compile(r"# iwae_tf run, format ([0-9]{1,9})")
+# Of flags.txt, in any locale; the names of files need not be UTF-8.
+_ENCODING = ("utf-8", "surrogateescape")
 # Settings that may grow when a run is continued.
 GROWING_SETTINGS = ("stages",)
 # Settings that say where something is stored, which may change; data.json describes what has to be there.
@@ -117,7 +119,7 @@ class RunDirectory:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if overwrite:
                 self._remove_run()
-            files.write_atomically(self.flags, ("\n".join(lines) + "\n").encode())
+            files.write_atomically(self.flags, ("\n".join(lines) + "\n").encode(*_ENCODING))
             if data:
                 files.write_atomically(self.data, to_json(data))
 
@@ -264,7 +266,7 @@ class RunDirectory:
                     f"{self.path} holds something other than a run (it has no flags.txt); choose another run directory."
                 )
             return {}
-        lines = self.flags.read_text(errors="replace").splitlines()
+        lines = self.flags.read_bytes().decode(*_ENCODING).split("\n")
         match = _FORMAT_LINE.match(lines[0]) if lines else None
         if match and int(match[1]) > FORMAT:
             raise UserError(

@@ -27,7 +27,7 @@ def read_history(path):
     if not path.exists():
         return []
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
         wrong = [value for row in rows for value in row.values() if not math.isfinite(value)]
         if wrong:

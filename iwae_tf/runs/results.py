@@ -181,8 +181,13 @@ def from_json(path, kind, remedy):
       UserError: the file cannot be read, or does not hold such a struct.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        # Not msgspec's reader, which refuses names of files that are not UTF-8.
+        return msgspec.convert(json.loads(path.read_bytes(), parse_constant=_refuse_constant), kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"Cannot read {path} ({error}); {remedy}.") from error
+
+
+def _refuse_constant(name):
+    raise ValueError(f"it has the number {name}")
