@@ -176,6 +176,9 @@ class StepwiseModel(keras.Model):
     A subclass has `checked`, which returns the images and the weights of a batch, and `event_size`.
     """
 
+    # Keras sets it.
+    predict_function: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.jit_compile = not tf.distribute.has_strategy()

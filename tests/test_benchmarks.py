@@ -42,6 +42,7 @@ def test_a_row_shows_its_record():
     assert table.text(row).split() == ["1", "5", "20", "2.00", "10,000", "6.00", "3.00", "12.0", "24.0", "50%"]
 
 
+@pytest.mark.slow
 def test_smoke_both_paths_of_training_and_evaluation_run(tmp_path):
     """A few steps only."""
     images = program.first_images(num_steps=3, batch=2)

@@ -57,6 +57,7 @@ def test_variance_falls_with_the_number_of_images():
     assert stderr < 0.1  # Without the mean over images the ratio would be 1.
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [

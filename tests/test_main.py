@@ -253,6 +253,7 @@ def test_results_are_plain_json(finished):
     assert json.loads(run.results.read_text()) == json.loads(msgspec.json.encode(run.read_results()))
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_models_weights(finished, tmp_path):
     _, run = finished
     source = tmp_path / "source"
@@ -278,6 +279,7 @@ def test_a_run_does_not_start_from_itself(finished):
         main.main(["main", *FLAGS, f"--init_from={run.path}/.", "--overwrite", f"--run_dir={run.path}"])
 
 
+@pytest.mark.slow
 def test_more_can_be_measured_of_a_finished_run(finished, capsys):
     """The same NLL, and beside it k-hats, another binarisation and training images; by default none of them."""
     _, run = finished

@@ -40,10 +40,11 @@ def _losses(**kwargs):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        pytest.param("mixed_float16", {}, marks=pytest.mark.slow),
+        ("mixed_float16", {}),
         ("mixed_bfloat16", {"latent_dims": (3, 2), "inference": "ladder", "layer_kwargs": {"batch_norm": True}}),
     ],
 )
+@pytest.mark.slow
 def test_mixed_precision_trains_as_well_as_float32(name, kind, policy, tmp_path):
     _, expected = _losses(**kind)
     policy(name)
@@ -89,7 +90,7 @@ def test_the_scaled_loss_gives_the_same_step(policy):
 @pytest.mark.parametrize(
     ("estimator", "kind"),
     [
-        ("standard", {"latent_dims": (3, 2), "inference": "ladder"}),
+        pytest.param("standard", {"latent_dims": (3, 2), "inference": "ladder"}, marks=pytest.mark.slow),
         ("dreg", {"latent_dims": (3, 2)}),
         pytest.param("rws", {}, marks=pytest.mark.slow),
         pytest.param("resampled", {}, marks=pytest.mark.slow),

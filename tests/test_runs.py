@@ -206,7 +206,9 @@ def test_damaged_files_are_refused_by_name(run, tmp_path):
         runs.RunDirectory(tmp_path / "nothing").read_flags()
 
 
-@pytest.mark.parametrize("name", ["npz:stra\u00dfe.npz", "npz:\udce4.npz", "npz:a\u2028b\u0085c.npz", "npz: =--k=7 .npz"])
+@pytest.mark.parametrize(
+    "name", ["npz:stra\u00dfe.npz", "npz:\udce4.npz", "npz:a\u2028b\u0085c.npz", "npz: =--k=7 .npz"]
+)
 def test_any_name_of_a_file_is_read_as_it_was_written(tmp_path, name):
     with runs.RunDirectory(tmp_path / "run") as run:
         run.claim({"dataset": name, "k": "5"})

@@ -23,6 +23,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_cells_are_trained_shortest_first_and_finished_ones_are_skipped(folder, capsys):
     table.run_table(["table"])
     lines = capsys.readouterr().out.splitlines()

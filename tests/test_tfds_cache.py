@@ -272,6 +272,7 @@ def test_an_interrupted_preparation_is_not_loaded(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs a prepared MNIST next to the project")
+@pytest.mark.slow
 def test_mnist_of_tfds_has_the_same_images_as_the_packages_mnist():
     both = datasets.load("tfds:mnist", str(SHARED)), datasets.load("mnist")
     for splits in (["test"], ["train", "validation"]):

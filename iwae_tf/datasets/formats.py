@@ -125,7 +125,7 @@ def luminance(images: np.ndarray) -> np.ndarray:
     """
     if images.shape[-1] == 1:
         return images[..., 0]
-    return np.rint(images.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.rint(images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
 
 
 def _images(array, path, name):

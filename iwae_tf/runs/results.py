@@ -5,6 +5,7 @@ older versions did not write are `UNSET` where they are missing.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -181,13 +182,22 @@ def from_json(path, kind, remedy):
       UserError: the file cannot be read, or does not hold such a struct.
     """
     try:
-        # Not msgspec's reader, which refuses names of files that are not UTF-8.
-        return msgspec.convert(json.loads(path.read_bytes(), parse_constant=_refuse_constant), kind)
+        return msgspec.convert(_read_json(path), kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"Cannot read {path} ({error}); {remedy}.") from error
 
 
-def _refuse_constant(name):
-    raise ValueError(f"it has the number {name}")
+def _read_json(path):
+    """The content of a JSON file; unlike msgspec's reader, this one accepts names of files that are not UTF-8."""
+    content = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
+    # Other surrogates than those of such names are damage.
+    json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return content
+
+
+def _finite(text):
+    if not math.isfinite(float(text)):
+        raise ValueError(f"it has the number {text}")
+    return float(text)
