@@ -23,7 +23,9 @@ def import_tensorflow_quietly() -> None:
     fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever the user's other programs need.
+    # Whatever the user's other programs need. TensorFlow Probability may import matplotlib, see `figures`.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.pop("MPLBACKEND", None)
     with tempfile.TemporaryFile() as messages:
         try:
             standard_error = os.dup(2)
