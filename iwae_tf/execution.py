@@ -19,10 +19,12 @@ import tensorflow as tf
 
 from iwae_tf import inputs
 
-# The most steps and operations in one execution, unless the user sets the number of steps. An execution should last at
-# most about a second, so that the progress bar moves.
+# The most steps in one execution, unless the user sets the number of steps.
 _MOST_STEPS = 100
-_MOST_OPERATIONS = 1e11
+# Operations in one compiled call. A call should last at most about a second, so that progress is shown and signals are
+# handled, but not much less: each call allocates its memory again, which at k = 50 and batch 100 costs as much as half
+# a step.
+_OPERATIONS_PER_CALL = 1e11
 # The batch size to reckon with where the data do not tell theirs.
 _USUAL_BATCH = 100
 # The most bytes of images in one compiled call.
@@ -125,11 +127,10 @@ class PlainExecution:
     def __init__(self, model: keras.Model, step: Callable[[Any], Any]) -> None:
         self._model, self._step = model, step
         self._num_steps = model.steps_per_execution
-        self._has_replicas = model.distribute_strategy.num_replicas_in_sync > 1
         if model.run_eagerly:
             self._take = self._checked_step
             return
-        if not self._has_replicas:  # Replicas must not compile the step: they exchange gradients in it.
+        if not _has_replicas(model):  # Replicas must not compile the step: they exchange gradients in it.
             self._step = _compiled(step, model.jit_compile)
         self._take = _compiled(self._checked_step)
 
@@ -148,7 +149,7 @@ class PlainExecution:
             return self._step((x, *data[1:]) if isinstance(data, tuple) else x)
 
         logs = self._model.distribute_strategy.run(replica_step, (data,))
-        return self._model.get_metrics_result() if self._has_replicas else logs
+        return self._model.get_metrics_result() if _has_replicas(self._model) else logs
 
 
 def _without_images(array):
@@ -223,12 +224,11 @@ class StepwiseModel(keras.Model):
                 )
         self._has_automatic_execution = steps_per_execution == "auto"
         self._executions = {}
-        has_strategy = self.distribute_strategy.num_replicas_in_sync > 1
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
             steps_per_execution=1 if self._has_automatic_execution else steps_per_execution,
-            jit_compile=not run_eagerly and not has_strategy if jit_compile == "auto" else jit_compile,
+            jit_compile=not run_eagerly and not _has_replicas(self) if jit_compile == "auto" else jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
         with self.distribute_strategy.scope():
@@ -364,13 +364,18 @@ def automatic_steps(model: keras.Model, fit_arguments: dict[str, Any]) -> int:
     are_single = any(map(_follows_batches, tf.nest.flatten(callbacks)))
     if are_single or _has_replicas(model) or _is_overridden(model, "train_step"):
         return 1
-    weights = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    batch = fit_arguments.get("batch_size") or _USUAL_BATCH
-    most = _MOST_OPERATIONS / max(6 * weights * model.num_samples * batch, 1)
-    most = int(np.clip(min(most, _num_batches(fit_arguments)), 1, _MOST_STEPS))
+    batch_size = fit_arguments.get("batch_size") or _USUAL_BATCH
+    most = steps_per_call(model, model.num_samples, batch_size, min(_num_batches(fit_arguments), _MOST_STEPS))
     given = [fit_arguments.get(name) or 0 for name in ("steps_per_epoch", "validation_steps")]
     whole = math.gcd(*given, keras.config.max_steps_per_epoch() or 0)
     return max(n for n in range(1, most + 1) if whole % n == 0)
+
+
+def steps_per_call(model: keras.Model, num_samples: int, batch_size: int, most: int) -> int:
+    """Returns how many training steps take about a second, from 1 to `most`."""
+    num_weights = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    per_step = 6 * num_weights * num_samples * batch_size
+    return int(np.clip(_OPERATIONS_PER_CALL / max(per_step, 1), 1, max(most, 1)))
 
 
 def _num_batches(fit_arguments):

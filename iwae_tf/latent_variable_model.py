@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_tf import importance, inputs, noise
+from iwae_tf import importance, inputs, layers, noise
 
 
 class LogWeightTerms(NamedTuple):
@@ -92,7 +92,7 @@ class LatentVariableModel(keras.Model):
     @property
     def density_dtype(self) -> str:
         """The type of log-densities and bounds: that of the variables, at least float32."""
-        return keras.backend.result_type(self.variable_dtype, "float32")
+        return layers.density_dtype(self.variable_dtype)
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
         """Creates the variables of both networks; `compile` and the first call do this, too.

@@ -178,7 +178,7 @@ class StochasticLayer(keras.layers.Layer):
 
     def _parameter(self, head, features):
         """The output of a head in the precision of the distribution's parameters, at least float32."""
-        return tf.cast(head(features), keras.backend.result_type(self.variable_dtype, "float32"))
+        return tf.cast(head(features), density_dtype(self.variable_dtype))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -236,6 +236,11 @@ class BernoulliLayer(StochasticLayer):
         return PixelBernoulli(self._parameter(self.logits, features))
 
 
+def density_dtype(dtype: str) -> str:
+    """Returns the type of samples and log-densities for weights of a type: the same, but at least float32."""
+    return keras.backend.result_type(dtype, "float32")
+
+
 def serialized(layer: keras.layers.Layer) -> dict[str, Any]:
     """Returns Keras' configuration of a layer without its shapes: the model builds its layers."""
     config = keras.saving.serialize_keras_object(layer)
@@ -274,7 +279,7 @@ def standard_normal(units: int, dtype: str | None = None) -> DiagonalNormal:
       units: the size of z_L.
       dtype: the type of its parameters; None means Keras' floatx, or float32 if that is less precise.
     """
-    dtype = dtype or keras.backend.result_type(keras.config.floatx(), "float32")
+    dtype = dtype or density_dtype(keras.config.floatx())
     return DiagonalNormal(loc=tf.zeros(units, dtype), scale_diag=tf.ones(units, dtype))
 
 

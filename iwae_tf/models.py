@@ -251,7 +251,7 @@ def _mean_metrics(num_layers):
     """The running means of `ImportanceWeightedAutoencoder.measure`."""
     rates = [f"rate_layer_{i + 1}" for i in range(num_layers)]
     names = ["loss", "iwae_bound", "elbo", "distortion", "rate", *rates, "effective_sample_size"]
-    dtype = keras.backend.result_type(keras.config.floatx(), "float32")
+    dtype = layers.density_dtype(keras.config.floatx())
     return [keras.metrics.Mean(name=name, dtype=dtype) for name in names]
 
 

@@ -294,7 +294,7 @@ def paper_networks(
         raise ValueError(f"inference is {inference!r}, but must be one of {', '.join(INFERENCE)}.")
     hidden_dims = _checked_hidden_dims(latent_dims, hidden_dims)
     upward, decoder, between = _stochastic_layers(event_size, latent_dims, hidden_dims, seed, output_bias, layer_kwargs)
-    prior = layers.standard_normal(latent_dims[-1], dtype=keras.backend.result_type(decoder.variable_dtype, "float32"))
+    prior = layers.standard_normal(latent_dims[-1], dtype=layers.density_dtype(decoder.variable_dtype))
     dtype = decoder.dtype_policy
     generative = GenerativeNetwork([decoder, *between], prior, name="generative", dtype=dtype)
     return INFERENCE[inference](upward, between, name="inference", dtype=dtype), generative

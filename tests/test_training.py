@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_tf import datasets, models, networks, noise, runs, training
+from iwae_tf import datasets, execution, models, networks, noise, runs, training
 from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
 from iwae_tf.runs import checkpoints
 from iwae_tf.runtime import files, signals
-from iwae_tf.training import batches, events, loop
+from iwae_tf.training import batches, events
 from iwae_tf.training.history import History
 
 EVENT = 12
@@ -107,7 +107,7 @@ def test_an_interrupted_run_ends_with_the_same_bits_as_an_uninterrupted_one(imag
     Without XLA, tensors as small as these are summed by one thread, so the order of the sums is fixed.
     """
     monkeypatch.setattr(events, "STEPS_PER_POINT", 3)
-    monkeypatch.setattr(loop, "_steps_per_call", lambda *_: 2)
+    monkeypatch.setattr(execution, "steps_per_call", lambda *_: 2)
     plan = _plan(jit=jit, first_epochs=2)
     whole, whole_run = _deep_model(), _run(tmp_path / "whole")
     training.train(whole, images, plan, whole_run)
@@ -160,7 +160,7 @@ def test_the_first_epochs_equal_those_of_a_model_with_fewer_samples(images, tmp_
 
 
 def test_a_checkpoint_is_written_within_an_epoch_after_checkpoint_minutes(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_steps_per_call", lambda *_: 4)
+    monkeypatch.setattr(execution, "steps_per_call", lambda *_: 4)
     run = _run(tmp_path)
     training.train(_model(), images, _plan(epochs=1, checkpoint_minutes=0.0), run)
     assert checkpoints.steps(run.checkpoints) == [4, 6]

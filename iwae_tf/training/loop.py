@@ -11,9 +11,9 @@ callbacks act on single steps, while one compiled call here runs as many as fit 
 
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
+from iwae_tf import execution
 from iwae_tf.datasets import Images, binarization
 from iwae_tf.errors import UserError
 from iwae_tf.models import ImportanceWeightedAutoencoder
@@ -25,11 +25,6 @@ from iwae_tf.training import events as event_files
 from iwae_tf.training.history import History
 from iwae_tf.training.plan import Plan
 from iwae_tf.training.validation import Validation
-
-# Operations in one compiled call. A call should last at most about a second, so that progress is shown and signals are
-# handled, but not much less: each call allocates its memory again, which at k = 50 and batch 100 costs as much as half
-# a step.
-_OPERATIONS_PER_CALL = 1e11
 
 
 def train(
@@ -142,7 +137,9 @@ class _Epochs:
             self._points.begin_epoch()
         order = batches.epoch_order(len(self._images.train), self._plan, self._model.seed, epoch)
         num_samples = self._num_samples[epoch]
-        steps_per_call = _steps_per_call(self._model, self._plan.batch_size, num_samples)
+        steps_per_call = execution.steps_per_call(
+            self._model, num_samples, self._plan.batch_size, event_files.STEPS_PER_POINT
+        )
         for start in range(first_step, self.steps_per_epoch, steps_per_call):
             stop = min(start + steps_per_call, self.steps_per_epoch)
             means = {name: float(mean) for name, mean in self._run_steps[num_samples](order, start, stop).items()}
@@ -178,13 +175,6 @@ class _Epochs:
             saved = self._saver.saved_values
             problem = diagnosis.first_bad_step(self._model, self._train_images, self._plan, saved) or problem
         raise UserError(diagnosis.message(problem, self._run))
-
-
-def _steps_per_call(model, batch_size, num_samples):
-    """Training steps in one compiled call, at most those between two points of the curves."""
-    num_weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    per_step = 6 * num_weights * num_samples * batch_size
-    return int(np.clip(_OPERATIONS_PER_CALL / per_step, 1, event_files.STEPS_PER_POINT))
 
 
 def _row(model, epoch, train_means, validation_means, seconds):
