@@ -9,7 +9,6 @@ Like the gradient estimators, the functions take the model as an argument and ca
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +20,9 @@ from iwae_tf import noise
 
 # The noise is keyed by image and block of samples, so this number is part of the definition of the random numbers.
 BLOCK = 500
+# The logarithm of 0 in sums, which 2 * _NOTHING also is. It is finite, so tf.debugging.enable_check_numerics, which
+# refuses infinities, can be used.
+_NOTHING = -1e38
 # Blocks that pass through the networks at once. 1,000 rows are fastest on a CPU: its cache holds the activations.
 _CHUNK_BLOCKS = 2
 
@@ -94,17 +96,17 @@ def _stream(model, x, ranges, image_key, num_largest, chunk_blocks):
         log_weights = tf.cast(model.log_weight_terms(x, epsilon).log_weights[:, 0], tf.float32)
         index = first_block * BLOCK + tf.range(chunk_blocks * BLOCK)
         in_ranges = (index >= ranges[:, :1]) & (index < ranges[:, 1:])
-        drawn = tf.where(index < total, log_weights, -math.inf)
+        drawn = tf.where(index < total, log_weights, _NOTHING)
         return (
             first_block + chunk_blocks,
-            _add(log_sums, tf.where(in_ranges, log_weights, -math.inf)),
+            _add(log_sums, tf.where(in_ranges, log_weights, _NOTHING)),
             _add(log_sum, drawn),
             _add(log_sum_of_squares, 2.0 * drawn),
             _largest(tf.concat([largest, drawn], axis=0), num_largest),
             weight_sum + tf.reduce_sum(tf.where(index < total, log_weights, 0.0)),
         )
 
-    start = [0, tf.fill([tf.shape(ranges)[0]], -math.inf), -math.inf, -math.inf, tf.fill([num_largest], -math.inf), 0.0]
+    start = [0, tf.fill([tf.shape(ranges)[0]], _NOTHING), _NOTHING, _NOTHING, tf.fill([num_largest], _NOTHING), 0.0]
     _, log_sums, log_sum, log_sum_of_squares, largest, weight_sum = tf.while_loop(
         lambda block, *_: block * BLOCK < total, one_chunk, start
     )

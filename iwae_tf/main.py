@@ -1,10 +1,11 @@
 """Trains, evaluates, draws and exports one model: `python -m iwae_tf.main --k=50`; `--help` lists the flags."""
 
+import math
 import sys
 from collections.abc import Sequence
 
 from iwae_tf.evaluation import pareto
-from iwae_tf.experiment import build, cluster, command, finished, parsing, stored, summary
+from iwae_tf.experiment import build, cluster, command, finished, memory, parsing, stored, summary
 from iwae_tf.runtime import signals
 
 
@@ -35,6 +36,8 @@ def _run(options, run):
     workers = distribute.Workers(strategy)
     images, data = build.load_images(options)
     cluster.refuse_differences(options, data, workers)
+    if options.train:
+        memory.refuse_impossible(options, math.prod(images.image_shape))
     with strategy.scope():
         model = _new_model(options, images)
     # Outside of the scope: only the chief loads the other model, so no variable of it may be shared by all workers.

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import iwae_tf
-from iwae_tf import datasets, layers, runs
+from iwae_tf import datasets, layers, main, runs
 from iwae_tf.errors import UserError
 
 EVENT = 6
@@ -98,6 +98,19 @@ def test_a_run_of_train_is_loaded(images, tmp_path):
     for loaded in (iwae_tf.load(tmp_path / "run"), iwae_tf.load(tmp_path / "run", _model(objective="vae"))):
         assert loaded.objective.name == "vae"
         np.testing.assert_array_equal(loaded(_binary()), model(_binary()))
+
+
+def test_weights_older_than_the_results_are_said_to_be(tmp_path, capsys):
+    words = ["--max_images=60", "--epochs=2", "--k=1", "--batch_size=20", "--latent_dims=2", "--hidden_dims=5"]
+    words += ["--nll_samples=10", "--noexport", f"--run_dir={tmp_path}", "--nojit"]
+    main.main(["main", *words])
+    iwae_tf.load(tmp_path)
+    assert capsys.readouterr().err == ""
+    checkpoints = sorted((tmp_path / "checkpoints").glob("*.npz"), key=lambda path: int(path.stem.split("-")[1]))
+    checkpoints[-1].unlink()
+    assert iwae_tf.load(tmp_path).num_steps == 3
+    assert "the weights in" in (note := capsys.readouterr().err)
+    assert "are of step 3, but its results are of step 6: a checkpoint is missing" in note
 
 
 def test_a_model_that_was_compiled_before_is_trained_with_the_plan(images, tmp_path):

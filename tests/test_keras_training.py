@@ -580,3 +580,15 @@ for a, b in zip(mirrored.weights, single.weights, strict=True):
 np.testing.assert_allclose(mirrored.predict(x, verbose=0), single.predict(x, verbose=0), rtol=1e-5)
 """
     subprocess.run([sys.executable, "-c", code, str(pathlib.Path(__file__).parent)], cwd=tmp_path, check=True)
+
+
+def test_checks_of_all_numbers_find_none_that_is_not_finite():
+    model = small_model.compiled(jit_compile=False)
+    tf.debugging.enable_check_numerics()
+    try:
+        model.fit(X, **ARGUMENTS)
+        model.evaluate(X, verbose=0)
+        values = model.log_likelihood(X, 700).values
+    finally:
+        tf.debugging.disable_check_numerics()
+    np.testing.assert_array_less(values, 0.0)

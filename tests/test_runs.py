@@ -71,6 +71,19 @@ def test_settings_that_an_older_run_does_not_know_have_the_value_from_before(tmp
         newer.check({**FLAGS, "k": "7"})
 
 
+def test_the_same_name_of_a_file_in_another_locale_is_no_other_setting(tmp_path):
+    name = "d\u00e4t\u2028a.npz"
+    in_ascii = name.encode().decode("ascii", "surrogateescape")
+    for first, second in ((name, in_ascii), (in_ascii, name)):
+        run = runs.RunDirectory(tmp_path / first.encode("ascii", "replace").decode().replace("?", "_"))
+        run.claim({"dataset": first})
+        run.release()
+        run.checkpoints.mkdir()
+        run.check({"dataset": second})
+        with pytest.raises(UserError, match="other settings"):
+            run.check({"dataset": "other.npz"})
+
+
 def test_other_settings_are_refused_with_the_differences(run):
     with pytest.raises(UserError, match=r"other settings \(k is 5 there and 6 here\)"):
         run.claim({**FLAGS, "k": "6"})

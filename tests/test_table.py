@@ -40,6 +40,10 @@ def test_cells_are_trained_shortest_first_and_finished_ones_are_skipped(folder, 
     assert not any(line.startswith("training") for line in again)
     assert first["mnist_b"].stat().st_mtime_ns == written["mnist_b"]
     assert first["mnist_a"].stat().st_mtime_ns > written["mnist_a"]
+    table.run_table(["table", "mnist_b"])
+    report = pathlib.Path("runs/table/report/report.md").read_text()
+    assert "k = 1" in report
+    assert "k = 3" in report
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(folder, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """What all commands share: a quiet start of TensorFlow, errors in one line, exit statuses."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -17,35 +18,67 @@ _DISK_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free so
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its start-up messages, which would bury the output of the program.
-
-    Some of them are printed before any setting is read, so standard error is redirected; it is shown if the import
-    fails.
-    """
+    """Imports TensorFlow without its start-up messages, which would bury the output of the program."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Whatever the user's other programs need. TensorFlow Probability may import matplotlib, see `figures`.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.pop("MPLBACKEND", None)
-    with tempfile.TemporaryFile() as messages:
-        try:
-            standard_error = os.dup(2)
-        except OSError:  # It was closed, as by 2>&- in a shell.
-            standard_error = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(messages.fileno(), 2)
-        try:
-            import keras
-            import tensorflow as tf
-            import tensorflow_probability  # noqa: F401
-        except BaseException:
-            messages.seek(0)
-            os.write(standard_error, messages.read())
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
+    # Some messages are printed before any setting is read.
+    with contextlib.nullcontext() if "tensorflow" in sys.modules else _messages_set_aside():
+        import keras
+        import tensorflow as tf
+        import tensorflow_probability  # noqa: F401
     tf.get_logger().setLevel("ERROR")
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@contextlib.contextmanager
+def _messages_set_aside():
+    """A context whose standard error is shown only if it fails, or if the process dies in it."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # It was closed, as by 2>&- in a shell.
+        standard_error = os.open(os.devnull, os.O_WRONLY)
+    with tempfile.TemporaryFile() as messages:
+        finish = _show_at_end(messages.fileno(), standard_error)
+        os.dup2(messages.fileno(), 2)
+        succeeded = False
+        try:
+            yield
+            succeeded = True
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            finish(succeeded)
+
+
+def _show_at_end(messages, standard_error):
+    """Copies the file `messages` to `standard_error` when this process dies.
+
+    TensorFlow aborts the process if the processor lacks an instruction, so another process waits for that.
+
+    Returns:
+      A function that ends the waiting; the messages are copied then if its argument is False.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(reader)
+
+        def finish(succeeded):
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(b"1" * succeeded)
+            os.waitpid(child, 0)
+
+        return finish
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.close(writer)
+        if not os.read(reader, 1):
+            os.write(standard_error, os.pread(messages, os.fstat(messages).st_size, 0))
+    finally:
+        os._exit(0)
 
 
 def run_command(main: Callable[[Sequence[str]], object], interrupted: str, argv: Sequence[str] | None = None) -> None:

@@ -293,13 +293,20 @@ def _refuse_differences(path, stored, settings):
     differences = [
         f"{name} is {stored.get(name, '(not set)')} there and {value} here"
         for name, value in settings.items()
-        if stored.get(name) != value and name not in MOVING_SETTINGS and not _has_grown(name, stored.get(name), value)
+        if stored.get(name) != _as_read(value)
+        and name not in MOVING_SETTINGS
+        and not _has_grown(name, stored.get(name), value)
     ]
     if differences:
         raise UserError(
             f"{path} was started with other settings ({'; '.join(differences)}): use the same settings to continue it, "
             "choose another run directory, or overwrite the run."
         )
+
+
+def _as_read(value):
+    """A setting as flags.txt gives it back; the name of a file may be decoded otherwise in another locale."""
+    return value.encode(*_ENCODING).decode(*_ENCODING)
 
 
 def _has_grown(name, old, new):
