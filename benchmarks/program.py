@@ -19,10 +19,10 @@ LATENT_DIMS = {1: (50,), 2: (100, 50)}
 _MOST_IMAGES = 59600
 
 
-def paper_model(layers, k, **kwargs):
-    """The paper's model with 1 or 2 stochastic layers; other arguments are those of the model."""
-    inference, generative = networks.paper_networks(784, LATENT_DIMS[layers])
-    return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=k, **kwargs)
+def paper_model(layers, k, policy="float32", **kwargs):
+    """The paper's model with 1 or 2 stochastic layers under a dtype policy; other arguments are those of the model."""
+    inference, generative = networks.paper_networks(784, LATENT_DIMS[layers], dtype=policy)
+    return models.ImportanceWeightedAutoencoder(inference, generative, num_samples=k, dtype=policy, **kwargs)
 
 
 def first_images(num_steps, batch):

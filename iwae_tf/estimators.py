@@ -53,7 +53,7 @@ def standard(
         log_weights = terms.log_weights_at(beta)
         generative_loss = loss(generative.value(log_weights), sample_weight)
         inference_loss = loss(inference.value(log_weights), sample_weight)
-    if generative is inference:
+    if generative == inference:
         return terms, tape.gradient(generative_loss, model.trainable_variables)
     inference_ids = {id(variable) for variable in model.inference.trainable_variables}
     generative_gradients, inference_gradients = (
@@ -217,7 +217,7 @@ def _along_paths(model, x, epsilon, beta, path_weights, sample_weight):
     weights = _loss_derivatives(generative, sample_weight)(log_weights)
     weights_along_paths = path_weights(log_weights)
     variables = model.trainable_variables
-    if generative is inference:
+    if generative == inference:
         # A shortcut with one backward pass through p instead of two: z_i affects only log w_i, so its derivative can
         # be multiplied by the ratio of the two weights afterwards.
         gradients, from_p = p_tape.gradient(log_p, [variables, leaves], weights)

@@ -8,11 +8,10 @@ Any Keras layer can take their place if it returns a distribution over vectors a
 of those vectors. In an inference network the distribution also needs a `bijector` that maps standard normal epsilon to
 samples, as `tfd.MultivariateNormalDiag` and other transformed normal distributions have.
 
-Under a mixed precision policy the matrix products are in half precision, while the parameters of the distributions, and
-so samples and log-densities, are at least float32.
+Under a mixed precision policy the matrix products of training are in half precision, see `products`; the parameters of
+the distributions, and so samples and log-densities, are at least float32.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +21,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-PACKAGE = "iwae_tf"
+from iwae_tf import products
+from iwae_tf.products import PACKAGE, density_dtype
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -68,29 +68,7 @@ class PixelBernoulli(tfd.Independent):
 
     def _log_prob(self, x):
         logits = self.distribution.logits
-        return _sum_bernoulli_log_prob(logits, tf.cast(x, logits.dtype))
-
-
-def _sum_bernoulli_log_prob(logits, x):
-    """sum_j x_j l_j - log(1 + exp(l_j)) over the last axis.
-
-    For the decoder's [num_samples, batch, event] the plain form costs half as much as the last matrix product, because
-    logarithms are slow and XLA does not vectorise sums over the last axis on a CPU. So the axis is cut into at most 16
-    slices, which are added elementwise, and their factors 1 + exp(-|l_j|), each at most 2, are multiplied before one
-    logarithm is taken. This takes a fifth of the time.
-    """
-    # Maxima, not relu and abs: at l_j = 0 the gradients of the two terms then add up to x_j - 1/2.
-    linear = _slices(x * logits - tf.maximum(logits, 0.0))
-    factors = _slices(1.0 + tf.exp(-tf.maximum(logits, -logits)))
-    value = functools.reduce(tf.add, linear) - tf.math.log(functools.reduce(tf.multiply, factors))
-    return tf.reduce_sum(value, axis=-1)
-
-
-def _slices(values):
-    """At most 16 equal slices of the last axis, each a multiple of 8 long to fill vector registers, or one slice."""
-    event = values.shape[-1]
-    count = next(count for count in range(16, 0, -1) if event % (8 * count) == 0 or count == 1)
-    return tf.split(values, count, axis=-1)
+        return products.sum_bernoulli_log_prob(tf.cast(x, logits.dtype), logits)
 
 
 class StochasticLayer(keras.layers.Layer):
@@ -120,7 +98,7 @@ class StochasticLayer(keras.layers.Layer):
         batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})  # Only the operands of products may be rounded.
         self.units = units
         self.hidden_dims = tuple(hidden_dims)
         self.seed = seed
@@ -130,16 +108,17 @@ class StochasticLayer(keras.layers.Layer):
         self.hidden = []
         for width in hidden_dims:
             if batch_norm:
-                normalization = keras.layers.BatchNormalization(momentum=0.9, dtype=self.dtype_policy)
+                normalization = keras.layers.BatchNormalization(momentum=0.9, dtype=self.variable_dtype)
                 self.hidden += [self._dense(width, use_bias=False), normalization]
-                self.hidden += [keras.layers.Activation(activation, dtype=self.dtype_policy)]
+                self.hidden += [keras.layers.Activation(activation, dtype=self.variable_dtype)]
             else:
                 self.hidden += [self._dense(width, activation=activation)]
 
     def _dense(self, width, **kwargs):
         """A Dense layer with the next seed and Glorot's uniform initialisation, as in the paper."""
         initializer = keras.initializers.GlorotUniform(seed=self._weight_seeds.pop())
-        return keras.layers.Dense(width, kernel_initializer=initializer, dtype=self.dtype_policy, **kwargs)
+        dtypes = {"dtype": self.variable_dtype, "product_dtype": self.compute_dtype}
+        return products.Dense(width, kernel_initializer=initializer, **dtypes, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -176,10 +155,6 @@ class StochasticLayer(keras.layers.Layer):
         """Maps [..., features] to a distribution over vectors of size `units`, of batch shape [...]."""
         return self.distribution(self.features(inputs))
 
-    def _parameter(self, head, features):
-        """The output of a head in the precision of the distribution's parameters, at least float32."""
-        return tf.cast(head(features), density_dtype(self.variable_dtype))
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GaussianLayer(StochasticLayer):
@@ -196,8 +171,7 @@ class GaussianLayer(StochasticLayer):
 
     def distribution(self, features: tf.Tensor) -> DiagonalNormal:
         """Maps the last hidden layer's output [..., width] to a `DiagonalNormal`."""
-        loc, log_scale = self._parameter(self.loc, features), self._parameter(self.log_scale, features)
-        return DiagonalNormal(loc=loc, scale_diag=tf.exp(log_scale))
+        return DiagonalNormal(loc=self.loc(features), scale_diag=tf.exp(self.log_scale(features)))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -233,12 +207,7 @@ class BernoulliLayer(StochasticLayer):
 
     def distribution(self, features: tf.Tensor) -> PixelBernoulli:
         """Maps the last hidden layer's output [..., width] to a `PixelBernoulli`."""
-        return PixelBernoulli(self._parameter(self.logits, features))
-
-
-def density_dtype(dtype: str) -> str:
-    """Returns the type of samples and log-densities for weights of a type: the same, but at least float32."""
-    return keras.backend.result_type(dtype, "float32")
+        return PixelBernoulli(self.logits(features))
 
 
 def serialized(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iwae_tf import bounds, compatibility, estimators, execution, inputs, layers, noise
+from iwae_tf import bounds, compatibility, estimators, execution, inputs, layers, noise, products
 from iwae_tf.latent_variable_model import LatentVariableModel, LogWeightTerms
 from iwae_tf.runtime import distribute
 
@@ -151,7 +151,8 @@ class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel
         estimate = estimators.GRADIENT_ESTIMATORS[self.gradient_estimator]
         beta = tf.cast(warmup(step, self.beta_warmup_steps), self.density_dtype)
         weights = self._scaled(sample_weight, x)
-        terms, gradients = estimate(self, x, epsilon, beta, noise.key(self.seed, "estimator", step), weights)
+        with products.training():
+            terms, gradients = estimate(self, x, epsilon, beta, noise.key(self.seed, "estimator", step), weights)
         if distribute.num_replicas() > 1:
             gradients = [None if gradient is None else gradient / distribute.num_replicas() for gradient in gradients]
         return terms, gradients

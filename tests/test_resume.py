@@ -81,9 +81,11 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_once_ends_as_an_uninterrupted_one(tmp_path, capsys):
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_run_killed_once_ends_as_an_uninterrupted_one(policy, tmp_path, capsys):
     """The fast version of the test above: one kill, as soon as there is a checkpoint."""
     words = ["--epochs=6", "--max_images=100", "--nojit", "--latent_dims=4", "--hidden_dims=20", "--nll_samples=20"]
+    words += [f"--dtype_policy={policy}"]
     process = _start(tmp_path / "run", *words)
     for line in process.stdout:
         if line.startswith("epoch 2/6"):

@@ -90,7 +90,7 @@ def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch:
         seed=options.seed,
         activation=options.activation,
         batch_norm=options.batch_norm,
-        dtype="float32",  # Whatever Keras' configuration says.
+        dtype=options.dtype_policy,  # Whatever Keras' configuration says.
     )
     model = models.ImportanceWeightedAutoencoder(
         inference,
@@ -101,7 +101,7 @@ def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch:
         num_resampled=options.resampled,
         beta_warmup_steps=options.beta_warmup_epochs * steps_per_epoch,
         seed=options.seed,
-        dtype="float32",
+        dtype=options.dtype_policy,
     )
     model.build((None, generative.event_size))
     return model

@@ -257,6 +257,13 @@ class Options:
         check=math.isfinite,
         message="must be a finite number",
     )
+    dtype_policy: str = _flag(
+        _TRAINING,
+        "float32",
+        "Keras' dtype policy of training. mixed_bfloat16: the matrix products of the steps are in bfloat16, all else "
+        "is in float32; it is for GPUs, on a CPU it is no faster. Validation, evaluation and export are in float32.",
+        choices=("float32", "mixed_bfloat16"),
+    )
     init_from: str = _flag(
         _TRAINING,
         "",
