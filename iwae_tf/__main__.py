@@ -12,6 +12,7 @@ _COMMANDS = {
     "table": ("iwae_tf.table", "train and evaluate the published table, cell by cell"),
     "report": ("iwae_tf.report.command", "compare runs with each other and with the paper"),
     "prune": ("iwae_tf.prune", "remove the inactive units of a trained model"),
+    "ais": ("iwae_tf.ais", "measure log p(x) by annealed importance sampling"),
     "gradients": ("iwae_tf.gradients", "measure bias and variance of gradient estimators"),
 }
 

@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> None:
         results = None if options.overwrite else finished.finished_results(options, run)
         if results:
             print(f"{run.path} is finished, here are its results; use --overwrite to start again.")
-            print(summary.table(options, results))
+            _print_results(options, results, run)
             return
         if options.khat_images:
             pareto.require_arviz()
@@ -57,8 +57,15 @@ def _run(options, run):
         if options.export and workers.is_chief:
             export(model, run.saved_model)
         if results:
-            print(summary.table(options, results))
+            _print_results(options, results, run)
         signals.check()
+
+
+def _print_results(options, results, run):
+    print(summary.table(options, results))
+    annealing = finished.annealing_of(results, run)
+    if annealing:
+        print(summary.annealing(annealing))
 
 
 def _new_model(options, images):

@@ -221,10 +221,14 @@ class GenerativeNetwork(keras.layers.Layer):
         Returns:
           The distribution of x given the drawn z_1.
         """
-        z = _pushed_forward(epsilon[-1], self.prior)
+        return self.decode(self.sample_latents(epsilon)[0])
+
+    def sample_latents(self, epsilon: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the drawn z_1, ..., z_L of `sample`, L tensors [..., d_l]."""
+        z = [_pushed_forward(epsilon[-1], self.prior)]
         for layer, epsilon_l in zip(self.conditionals[:0:-1], epsilon[-2::-1], strict=True):
-            z = _pushed_forward(epsilon_l, layer(z))
-        return self.decode(z)
+            z.append(_pushed_forward(epsilon_l, layer(z[-1])))
+        return z[::-1]
 
 
 def _pushed_forward(epsilon, distribution):

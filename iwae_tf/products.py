@@ -1,11 +1,11 @@
 """How the layers compute: matrix products in the precision of a policy, and gradients that are cheap for XLA.
 
-Evaluation has the precision of the variables. The steps of training compute within `training()`, where
+Within `fast_gradients()`, some gradients are written down instead of derived, which takes fewer passes over
+[num_samples, batch, event]. They can be differentiated again. Elsewhere the derived ones serve, because a SavedModel
+cannot hold the others.
 
-- a mixed precision policy rounds the operands and the results of the matrix products; weights, activations,
-  log-densities, sums and bounds stay in float32,
-- some gradients are written down instead of derived, which takes fewer passes over [num_samples, batch, event]. They
-  can be differentiated again. Elsewhere the derived ones serve, because a SavedModel cannot hold the others.
+Evaluation has the precision of the variables. Within `training()`, a mixed precision policy rounds the operands and the
+results of the matrix products; weights, activations, log-densities, sums and bounds stay in float32.
 """
 
 import contextlib
@@ -20,21 +20,30 @@ import tensorflow as tf
 # Under which Keras finds the classes of this package in saved models.
 PACKAGE = "iwae_tf"
 _is_training = contextvars.ContextVar("is_training", default=False)
+_has_fast_gradients = contextvars.ContextVar("has_fast_gradients", default=False)
 
 
 @contextlib.contextmanager
 def training() -> Iterator[None]:
-    """A context in which the layers compute what a training step differentiates; see the module."""
-    token = _is_training.set(True)
+    """The context in which a training step computes its gradients; it includes `fast_gradients`."""
+    with _set(_is_training), fast_gradients():
+        yield
+
+
+@contextlib.contextmanager
+def fast_gradients() -> Iterator[None]:
+    """A context for gradients; see the module."""
+    with _set(_has_fast_gradients):
+        yield
+
+
+@contextlib.contextmanager
+def _set(variable):
+    token = variable.set(True)
     try:
         yield
     finally:
-        _is_training.reset(token)
-
-
-def is_training() -> bool:
-    """Returns whether this is within `training()`."""
-    return _is_training.get()
+        variable.reset(token)
 
 
 def density_dtype(dtype: str) -> str:
@@ -65,7 +74,7 @@ class Dense(keras.layers.Dense):
         """Maps [..., features] to [..., units], at least float32."""
         dtype = density_dtype(self.variable_dtype)
         rows = tf.cast(tf.reshape(inputs, [-1, inputs.shape[-1]]), dtype)
-        outputs = _product(rows, tf.cast(self.kernel, dtype), self.product_dtype if is_training() else dtype)
+        outputs = _product(rows, tf.cast(self.kernel, dtype), self.product_dtype if _is_training.get() else dtype)
         if self.use_bias:
             outputs = _plus_bias(outputs, tf.cast(self.bias, dtype))
         leading = [tf.shape(inputs)[i] if size is None else size for i, size in enumerate(inputs.shape[:-1])]
@@ -79,11 +88,11 @@ def _product(rows, kernel, dtype):
 
 def _plus_bias(rows, bias):
     """rows [n, units] + bias [units]."""
-    return _plus_bias_in_training(rows, bias) if is_training() else rows + bias
+    return _plus_bias_with_gradient(rows, bias) if _has_fast_gradients.get() else rows + bias
 
 
 @tf.custom_gradient
-def _plus_bias_in_training(rows, bias):
+def _plus_bias_with_gradient(rows, bias):
     return rows + bias, lambda upstream: (upstream, _sum_of_rows(upstream))
 
 
@@ -95,11 +104,11 @@ def _sum_of_rows(rows):
 
 def sum_bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns sum_j x_j l_j - log(1 + exp(l_j)) over the last axis, for x and logits l that broadcast [..., event]."""
-    return _sum_in_training(x, logits) if is_training() else _sum(x, logits)
+    return _sum_with_gradient(x, logits) if _has_fast_gradients.get() else _sum(x, logits)
 
 
 @tf.custom_gradient
-def _sum_in_training(x, logits):
+def _sum_with_gradient(x, logits):
     """`_sum`, with a gradient that takes one tanh for each logit and one pass."""
 
     def gradient(upstream):

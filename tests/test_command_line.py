@@ -25,7 +25,7 @@ def test_version():
 def test_the_help_lists_every_command(words, capsys):
     program.main(["iwae-tf", *words])
     printed = capsys.readouterr().out
-    for name in ("train", "table", "report", "prune", "gradients"):
+    for name in ("train", "table", "report", "prune", "ais", "gradients"):
         assert f"\n  {name} " in printed
 
 
@@ -50,7 +50,7 @@ def test_an_unknown_command_is_refused_in_one_line():
     done = _run("trian")
     assert done.returncode == 1
     assert done.stderr == (
-        "iwae_tf: 'trian' is not a command; use one of train, table, report, prune, gradients, or --help.\n"
+        "iwae_tf: 'trian' is not a command; use one of train, table, report, prune, ais, gradients, or --help.\n"
     )
 
 

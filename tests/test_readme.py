@@ -106,11 +106,11 @@ def test_the_index_lists_every_page():
 
 
 def test_every_flag_that_is_mentioned_exists():
-    from iwae_tf import gradients, prune
+    from iwae_tf import ais, gradients, prune
     from iwae_tf.experiment.flags import Options
     from iwae_tf.report.command import ReportOptions
 
-    kinds = (Options, ReportOptions, prune.PruneOptions, gradients.GradientOptions)
+    kinds = (Options, ReportOptions, prune.PruneOptions, gradients.GradientOptions, ais.AnnealingOptions)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     # Flags of the parser, of iwae-tf, and of the benchmarks.
     known |= {"help", "flagfile", "version", "seconds", "layers", "growth_k"}

@@ -8,6 +8,7 @@ import msgspec
 from iwae_tf.experiment.flags import Options
 from iwae_tf.experiment.stored import covers
 from iwae_tf.runs import Results, RunDirectory, checkpoints
+from iwae_tf.runs.results import Annealing
 
 
 def stored_results(options: Options, run: RunDirectory) -> Results | None:
@@ -35,6 +36,16 @@ def belongs_to_weights(results: Results, run: RunDirectory) -> bool:
     """Whether the last checkpoint is that of the results, or there is none."""
     steps = checkpoints.steps(run.checkpoints)
     return not steps or results.training.steps in (steps[-1], msgspec.UNSET)
+
+
+def annealing_of(results: Results, run: RunDirectory) -> Annealing | None:
+    """Returns what ais.json says of the model that the results are of, or None if there is nothing.
+
+    Raises:
+      UserError: ais.json is damaged.
+    """
+    annealing = run.read_annealing()
+    return annealing if annealing and annealing.steps == results.training.steps else None
 
 
 def _is_drawn(run):

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from iwae_tf import paper
 from iwae_tf.experiment.flags import Options
 from iwae_tf.runs import Results
+from iwae_tf.runs.results import Annealing
 from iwae_tf.runtime import progress
 
 
@@ -68,6 +69,17 @@ def table(options: Options, results: Results) -> str:
     lines = "\n".join(f"{name:<39} {value:<24}{units}" for name, value, units in rows)
     images = counted(nll.num_images, "test image")
     return f"{lines}\n{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}"
+
+
+def annealing(content: Annealing) -> str:
+    """What annealed importance sampling says of the NLL, in one line."""
+    images = content.test
+    difference = images.difference
+    return (
+        f"annealed importance sampling of {counted(images.num_images, 'test image')}: NLL "
+        f"{-images.log_likelihood.mean:.2f}, which is {difference.mean:.2f} +- {difference.stderr:.2f} below "
+        f"-L_{content.num_samples:,} of the same images"
+    )
 
 
 def counted(number: int, noun: str) -> str:

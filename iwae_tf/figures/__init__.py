@@ -18,11 +18,12 @@ if "matplotlib" not in sys.modules:
 from iwae_tf.figures.images import image_grid, save_grids, save_image, save_worst_images
 from iwae_tf.figures.latents import save_posteriors, save_traversal, save_units
 from iwae_tf.figures.report import save_active_units, save_nll_against_k, save_validation_curves
-from iwae_tf.figures.run import save_bound_curve, save_gradients, save_learning_curves
+from iwae_tf.figures.run import save_annealing, save_bound_curve, save_gradients, save_learning_curves
 
 __all__ = [
     "image_grid",
     "save_active_units",
+    "save_annealing",
     "save_bound_curve",
     "save_gradients",
     "save_grids",

@@ -58,6 +58,41 @@ def save_bound_curve(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]]
     png.save_figure(figure, path)
 
 
+def save_annealing(
+    path: str | pathlib.Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], content: Mapping[str, Any]
+) -> None:
+    """Draws L_k against k beside log p(x) by annealed importance sampling, as a PNG file.
+
+    Args:
+      path: the file.
+      curves: set of images ("test", "simulated") -> rows {"k": int, "mean": nats, "stderr": nats}.
+      content: the content of ais.json.
+    """
+    figure = matplotlib.figure.Figure(figsize=(6.0 * len(curves), 4.5), layout="constrained")
+    for axes, (name, rows) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        measured = content[name]
+        axes.plot([row["k"] for row in rows], [row["mean"] for row in rows], marker="o", label="L_k")
+        low = measured["log_likelihood"]["mean"]
+        axes.axhline(low, color="C1", label=f"annealed importance sampling: {low:.2f}")
+        if "upper" in measured:
+            high = measured["upper"]["mean"]
+            axes.axhspan(low, high, color="C1", alpha=0.25, label=f"up to the upper bound: {high:.2f}")
+        else:
+            error = measured["stderr_of_chains"]
+            axes.axhspan(low - error, low + error, color="C1", alpha=0.25, label="standard error of the chains")
+        # The steep beginning of the curve would hide the rest.
+        shown = [row for row in rows if row["k"] >= 10] or rows
+        top = measured.get("upper", measured["log_likelihood"])["mean"]
+        means = [row["mean"] for row in shown]
+        axes.set_xlim(0.8 * shown[0]["k"], 1.3 * shown[-1]["k"])
+        axes.set_ylim(min(means) - 0.2, max(top, *means) + 0.4)
+        title = f"{measured['num_images']} {name} images"
+        axes.set(xscale="log", xlabel="samples k", ylabel="log p(x) in nats", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+    png.save_figure(figure, path)
+
+
 def save_gradients(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draws the variance and signal-to-noise ratio of gradient estimators against k, for both networks, as a PNG file.
 

@@ -13,10 +13,11 @@ from msgspec import UNSET
 
 from iwae_tf import paper
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import stored, summary
+from iwae_tf.experiment import finished, stored, summary
 from iwae_tf.experiment.flags import EVALUATION_FLAGS, Options
 from iwae_tf.runs import DataDescription, Results, RunDirectory
 from iwae_tf.runs.directory import MOVING_SETTINGS
+from iwae_tf.runs.results import Annealing
 from iwae_tf.runtime import files
 
 # (latent_dims, k, objective) of the ten cells of the published table; at k = 1 the two objectives are the same.
@@ -43,6 +44,7 @@ class ReportedRun:
       results: what results.json holds, or None if the run is not evaluated yet.
       history: the rows of history.csv.
       data: the description of its images; everything is `UNSET` if it is missing.
+      annealing: what ais.json holds, or None if the evaluated model was not annealed.
     """
 
     number: int
@@ -51,6 +53,7 @@ class ReportedRun:
     results: Results | None
     history: list[dict[str, float]]
     data: DataDescription
+    annealing: Annealing | None = None
 
     @property
     def title(self) -> str:
@@ -173,7 +176,8 @@ def _read(number: int, path: str | pathlib.Path) -> ReportedRun:
     if results:
         _refuse_other_layers(directory, options, results)
         options = dataclasses.replace(options, **_evaluation_options(results))
-    return ReportedRun(number, str(path), options, results, history, data)
+    annealing = finished.annealing_of(results, directory) if results else None
+    return ReportedRun(number, str(path), options, results, history, data, annealing)
 
 
 def _refuse_other_layers(directory: RunDirectory, options: Options, results: Results) -> None:

@@ -93,6 +93,7 @@ def _run_row(run: ReportedRun) -> dict[str, Any]:
         "seed": run.options.seed,
         "command": markdown.printable(stored.command(run.options)),
         "results": _plain_results(run.results) if run.results else None,
+        "annealing": msgspec.to_builtins(run.annealing) if run.annealing else None,
     }
 
 

@@ -172,8 +172,19 @@ def _reliability_columns(run: Row) -> dict[str, str]:
             results, "effective_sample_size", ("1%", "10%", "50%"), ".1f"
         ),
         "largest weight, 50 % / 90 %": _quantiles(results, "largest_weight", ("50%", "90%"), ".3f"),
+        "annealed": _annealed(run["annealing"]),
         **_optional_columns(results),
     }
+
+
+def _annealed(annealing: Row | None) -> str:
+    """The NLL by annealed importance sampling, and by how much the usual one overstates it."""
+    if not annealing:
+        return ""
+    images = annealing["test"]
+    difference = _with_spread(images["difference"]["mean"], images["difference"]["stderr"])
+    count = summary.counted(images["num_images"], "image")
+    return f"{-images['log_likelihood']['mean']:.2f}, {difference} below -L_{annealing['num_samples']:,} ({count})"
 
 
 def _quantiles(results: Row, name: str, quantiles: Sequence[str], form: str) -> str:

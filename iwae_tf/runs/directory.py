@@ -29,7 +29,7 @@ from iwae_tf.errors import UserError
 from iwae_tf.runs import checkpoints
 from iwae_tf.runs import history as history_file
 from iwae_tf.runs.lock import FolderLock
-from iwae_tf.runs.results import DataDescription, Results, from_json, to_json
+from iwae_tf.runs.results import Annealing, DataDescription, Results, from_json, to_json
 from iwae_tf.runtime import files
 
 # The version of these files. A reader accepts this one and all before it; runs without a version are of format 1.
@@ -67,7 +67,10 @@ class RunDirectory:
         self.saved_model = self.path / "saved_model"
         self.pruned = self.path / "pruned"
         self.gradients = self.path / "gradients.json"
+        self.ais = self.path / "ais.json"
+        self.ais_arrays = self.path / "ais.npz"
         self.unfinished_evaluation = self.path / "unfinished_evaluation.npz"
+        self.unfinished_annealing = self.path / "unfinished_annealing.npz"
         self._before = dict(before or {})
         self._lock = FolderLock(self.path)
 
@@ -203,13 +206,22 @@ class RunDirectory:
         """
         return from_json(self.results, Results, "remove it to evaluate again") if self.results.exists() else None
 
+    def read_annealing(self) -> Annealing | None:
+        """Returns what ais.json holds, or None if it is missing.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        return from_json(self.ais, Annealing, "remove it to measure again") if self.ais.exists() else None
+
     def write_results(self, results: Results) -> None:
         """Writes results.json; all numbers must be finite."""
         files.write_atomically(self.results, to_json(results))
 
     def discard_results(self) -> None:
         """Removes the results and exported models, which do not describe a model that is trained further."""
-        for path in (self.results, self.unfinished_evaluation, self.gradients, self.figures / "gradients.png"):
+        drawn = (self.figures / f"{name}.png" for name in ("gradients", "ais"))
+        for path in (self.results, *self._measured_later(), *drawn):
             path.unlink(missing_ok=True)
         if self.saved_model.exists():
             shutil.rmtree(self.saved_model)
@@ -225,8 +237,12 @@ class RunDirectory:
         return self.checkpoints, self.figures, *events, self.saved_model, self.pruned
 
     def _files(self):
-        measured = self.results, self.test_log_likelihoods, self.samples, self.gradients, self.unfinished_evaluation
-        return self.flags, self.data, self.model, self.history, *measured
+        evaluated = self.results, self.test_log_likelihoods, self.samples
+        return self.flags, self.data, self.model, self.history, *evaluated, *self._measured_later()
+
+    def _measured_later(self):
+        unfinished = self.unfinished_evaluation, self.unfinished_annealing
+        return self.gradients, self.ais, self.ais_arrays, *unfinished
 
     def _check_entries(self):
         """Refuses what no run writes, such as symbolic links through which files elsewhere would be overwritten."""

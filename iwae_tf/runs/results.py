@@ -158,6 +158,52 @@ class Results(Struct, frozen=True, kw_only=True):
         return {name: version for name, version in self.versions.items() if isinstance(version, str)}
 
 
+class AnnealedImages(Struct, frozen=True, kw_only=True):
+    """log p(x) of some images by annealed importance sampling, beside L_k; means over the images in nats.
+
+    Attributes:
+      num_images: the number of images.
+      log_likelihood: by annealing; a lower bound in expectation.
+      stderr_of_chains: the standard error of its mean that is due to the chains.
+      importance_sampling: L_k for the same images.
+      difference: log_likelihood minus L_k.
+      effective_sample_size: of the chains of each image.
+      acceptance: the share of accepted transitions of each image.
+      upper: an upper bound in expectation, for images that were drawn from the model.
+      gap: upper minus log_likelihood.
+    """
+
+    num_images: Count
+    log_likelihood: Mean
+    stderr_of_chains: Number
+    importance_sampling: Mean
+    difference: Mean
+    effective_sample_size: Quantiles
+    acceptance: Quantiles
+    upper: Mean | UnsetType = UNSET
+    gap: Mean | UnsetType = UNSET
+
+
+class Annealing(Struct, frozen=True, kw_only=True):
+    """What ais.json holds.
+
+    Attributes:
+      steps: the training steps of the model.
+      num_samples: k of L_k.
+      num_chains: chains of each image.
+      flags: the flags of the command.
+      test: the test images.
+      simulated: images that were drawn from the model.
+    """
+
+    steps: Count
+    num_samples: Count
+    num_chains: Count
+    flags: dict[str, Any]
+    test: AnnealedImages
+    simulated: AnnealedImages | UnsetType = UNSET
+
+
 def to_json(struct: Struct) -> bytes:
     """Returns a struct as indented JSON.
 
