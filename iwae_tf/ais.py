@@ -53,28 +53,20 @@ def main(argv: Sequence[str]) -> None:
     if not options.run_dir:
         raise UserError("--run_dir is missing: give the run whose model is to be measured.")
     with build.run_directory(options.run_dir) as run:
-        run_options = stored.read_options(run)
+        stored.read_options(run)  # Refuses what is no run, before the folder is locked.
         run.take()
         command.import_tensorflow_quietly()
+        from iwae_tf.datasets import binarization
+
         start = time.monotonic()
-        x, model = _load(options, run_options, run)
+        images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
+        x = binarization.fixed_binarization(images.test[: options.num_images], "test")
         with signals.deferred():
             measured, curves = _measure(options, run, model, x)
         content = summary(options, model.num_steps, measured)
         _write(run, content, measured, curves)
         print(table(content))
         print(f"in {progress.duration(time.monotonic() - start)}; see {run.figures / 'ais.png'}")
-
-
-def _load(options, run_options, run):
-    """The binarised test images, float [num_images, event], and the model."""
-    from iwae_tf.datasets import binarization
-
-    run_options = dataclasses.replace(run_options, data_dir=options.data_dir or run_options.data_dir)
-    images, data = build.load_images(run_options)
-    run.check_data(data)
-    x = binarization.fixed_binarization(images.test[: options.num_images], "test")
-    return x, build.load(options.run_dir)
 
 
 def _measure(options, run, model, x):

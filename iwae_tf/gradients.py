@@ -66,9 +66,7 @@ def _load(options, run_options, run):
     from iwae_tf import training
     from iwae_tf.datasets import binarization
 
-    run_options = dataclasses.replace(run_options, data_dir=options.data_dir or run_options.data_dir)
-    images, data = build.load_images(run_options)
-    run.check_data(data)
+    images = build.load_images_of(run, options.data_dir)
     x = binarization.fixed_binarization(images.test[: options.images], "test")
     if not options.fresh:
         return x, build.load(options.run_dir)

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         command.import_tensorflow_quietly()
         from iwae_tf.evaluation import pruning
 
-        model, images = _load(options, run_options, run)
+        images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
         measured, num_train = _measure_units(model, images, run)
         kept = pruning.units_to_keep(measured, options.threshold)
         if all(len(units) == len(layer.variances) for units, layer in zip(kept, measured, strict=True)):
@@ -68,14 +68,6 @@ def main(argv: Sequence[str]) -> None:
         summary = _summary(options, kept, {"before": model, "after": smaller}, values, num_train)
         _write(run, summary, smaller if options.export else None)
         print(_table(summary, run))
-
-
-def _load(options, run_options, run):
-    """The trained model and the images of its run."""
-    run_options = dataclasses.replace(run_options, data_dir=options.data_dir or run_options.data_dir)
-    images, data = build.load_images(run_options)
-    run.check_data(data)
-    return build.load(options.run_dir), images
 
 
 def _measure_units(model, images, run):

@@ -172,7 +172,7 @@ class _Progress:
 
     def __init__(self, total):
         self._total, self._finished = total, 0
-        self._start: tuple[float, float] | None = None
+        self._start = None
         self._tenths = 0
         self._line = progress.StatusLine()
 

@@ -4,6 +4,7 @@ TensorFlow is imported by the functions that need it, so that `--help` and error
 """
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 import sys
@@ -64,6 +65,22 @@ def load_images(options: Options) -> tuple[datasets.Images, runs.DataDescription
         raise UserError(f"--binarization={options.binarization} makes all training images black; use another.")
     used = "fixed" if images.is_binary else options.binarization
     return binarized, describe_data(used, images.describe())
+
+
+def load_images_of(run: runs.RunDirectory, data_dir: str) -> datasets.Images:
+    """Returns the images that a run was trained on, as `load_images` does.
+
+    Args:
+      run: the run directory.
+      data_dir: the folder of the data if it has moved, or "".
+
+    Raises:
+      UserError: they cannot be loaded, or are other images.
+    """
+    options = stored.read_options(run)
+    images, data = load_images(dataclasses.replace(options, data_dir=data_dir or options.data_dir))
+    run.check_data(data)
+    return images
 
 
 def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch: int = 0):
