@@ -16,6 +16,7 @@ import numpy as np
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr, quantiles
 from iwae_tf.experiment import build, command, stored
+from iwae_tf.experiment import summary as summary_texts
 from iwae_tf.experiment.flags import flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runs import results as formats
@@ -28,7 +29,7 @@ class AnnealingOptions:
 
     run_dir: str = flag("", "The run whose model is measured; the results are written there.", parse=parse_folder)
     data_dir: str = flag("", "The folder of the run's data, if it has moved.", parse=parse_folder)
-    num_images: int = flag(100, "Test images, and images drawn from the model.", at_least=2, at_most=10**6)
+    num_images: int = flag(100, "Test images, and images drawn from the model.", at_least=2, at_most=100_000)
     num_chains: int = flag(16, "Chains of each image.", at_least=2, at_most=10_000)
     num_temperatures: int = flag(500, "Temperatures between q(z | x) and p(x, z).", at_least=1, at_most=10**6)
     num_leapfrog: int = flag(
@@ -61,10 +62,13 @@ def main(argv: Sequence[str]) -> None:
         start = time.monotonic()
         images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
         x = binarization.fixed_binarization(images.test[: options.num_images], "test")
+        if len(x) < 2:
+            raise UserError(f"{run.path} has {len(x)} test image, but a mean with an error needs at least 2.")
         with signals.deferred():
             measured, curves = _measure(options, run, model, x)
         content = summary(options, model.num_steps, measured)
         _write(run, content, measured, curves)
+        run.unfinished_annealing.unlink(missing_ok=True)
         print(table(content))
         print(f"in {progress.duration(time.monotonic() - start)}; see {run.figures / 'ais.png'}")
 
@@ -84,7 +88,7 @@ def _measure(options, run, model, x):
         options.num_temperatures,
         options.num_chains,
         run.unfinished_annealing,
-        identity={**_identity(options), "steps": model.num_steps},
+        identity={**_flags(options, "nll_samples"), "steps": model.num_steps},
     )
     counts = f"{len(x):,} images, {options.num_chains} chains, {options.num_temperatures:,} temperatures"
     print(f"{counts}; compiling takes some seconds")
@@ -94,6 +98,7 @@ def _measure(options, run, model, x):
         name: {**_of_chains(arrays), "importance_sampling": estimates[name].log_likelihoods}
         for name, arrays in chains.items()
     }
+    _refuse_infinite(measured)
     curves = {
         name: [{"k": k, **mean_and_stderr(of_images.at(k))} for k in of_images.counts]
         for name, of_images in estimates.items()
@@ -101,9 +106,21 @@ def _measure(options, run, model, x):
     return measured, curves
 
 
-def _identity(options):
-    left_out = ("run_dir", "data_dir")
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in left_out}
+def _flags(options, *left_out):
+    """The flags that decide what is measured, name -> value."""
+    names = ("run_dir", "data_dir", *left_out)
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in names}
+
+
+def _refuse_infinite(measured):
+    """Raises a UserError for estimates that are not finite."""
+    for name, arrays in measured.items():
+        wrong = np.flatnonzero(~np.isfinite(arrays["log_likelihood"] + arrays["importance_sampling"]))
+        if len(wrong):
+            raise UserError(
+                f"The estimates of {len(wrong)} {name} images are not finite (the first is number {wrong[0]}): the "
+                "training failed; train again with a smaller --learning_rate and --overwrite."
+            )
 
 
 def _of_chains(arrays):
@@ -118,8 +135,7 @@ def _of_chains(arrays):
         "acceptance": arrays["acceptance"],
     }
     if "reverse_log_weights" in arrays:
-        upper = annealing.upper(arrays["reverse_log_weights"])
-        values |= {"upper": upper.values, "upper_stderr": upper.stderrs}
+        values["upper"] = annealing.upper(arrays["reverse_log_weights"])
     return values
 
 
@@ -135,7 +151,7 @@ def summary(options: AnnealingOptions, steps: int, measured: Mapping[str, Mappin
         steps=steps,
         num_samples=options.nll_samples,
         num_chains=options.num_chains,
-        flags=_identity(options),
+        flags=_flags(options),
         **{name: _images(of_images) for name, of_images in measured.items()},
     )
 
@@ -173,18 +189,16 @@ def table(content: formats.Annealing) -> str:
         if images is msgspec.UNSET:
             continue
         line = f"{name:<10}{images.num_images:>8}  {images.importance_sampling.mean:9.2f}"
-        line += f"{images.log_likelihood.mean:11.2f}    {_with_stderr(images.difference):<20}"
+        line += f"{images.log_likelihood.mean:11.2f}    {summary_texts.with_stderr(images.difference, 3):<20}"
         if images.upper is not msgspec.UNSET and images.gap is not msgspec.UNSET:
-            line += f"{images.upper.mean:14.2f}    {_with_stderr(images.gap)}"
+            line += f"{images.upper.mean:14.2f}    {summary_texts.with_stderr(images.gap, 3)}"
         lines.append(line.rstrip())
     acceptance, size = content.test.acceptance.mean, content.test.effective_sample_size.mean
+    if content.test.difference.mean < 0.0:
+        lines.append("The chains are worse than importance sampling: use more temperatures.")
     return "\n".join(
         [*lines, f"acceptance {acceptance:.0%}, effective sample size {size:.1f} of {content.num_chains} chains"]
     )
-
-
-def _with_stderr(value):
-    return f"{value.mean:.3f} +- {value.stderr:.3f}"
 
 
 def _write(run, content, measured, curves):

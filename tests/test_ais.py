@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from iwae_tf import ais, main, runs
 from iwae_tf.errors import UserError
-from iwae_tf.experiment import annealed
+from iwae_tf.evaluation import annealing, log_likelihood
+from iwae_tf.experiment import annealed, summary
 from iwae_tf.report import command as report_command
 from iwae_tf.runs import results as formats
 from iwae_tf.runtime import signals
@@ -33,6 +35,14 @@ def folder(tmp_path_factory):
 def copied(folder, tmp_path):
     """A copy of it, to write to."""
     return shutil.copytree(folder, tmp_path / "run")
+
+
+class Few(msgspec.Struct):
+    """What one line shows."""
+
+    num_images: int
+    log_likelihood: formats.Mean
+    difference: formats.Mean
 
 
 def _arrays(folder):
@@ -122,6 +132,62 @@ def test_an_interrupted_measurement_ends_with_the_same_bits(copied, monkeypatch,
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
+def test_chains_outlast_an_interruption_of_the_importance_sampling(copied, monkeypatch):
+    command = ["ais", f"--run_dir={copied}", *FLAGS, "--seed=2"]
+
+    def interrupted(*args, **kwargs):
+        raise signals.Interrupted(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_likelihood, "evaluate_images", interrupted)
+        with pytest.raises(signals.Interrupted):
+            ais.main(command)
+    assert runs.RunDirectory(copied).unfinished_annealing.exists()
+
+    def forward(*args):
+        raise AssertionError("it ran again")
+
+    monkeypatch.setattr(annealed.annealing.Annealer, "forward", forward)
+    ais.main(command)
+    assert not runs.RunDirectory(copied).unfinished_annealing.exists()
+
+
+def test_a_damaged_unfinished_measurement_is_begun_again(copied, monkeypatch):
+    command = ["ais", f"--run_dir={copied}", *FLAGS, "--seed=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "received", lambda: 15)
+        with pytest.raises(signals.Interrupted):
+            ais.main(command)
+    path = runs.RunDirectory(copied).unfinished_annealing
+    with np.load(path) as stored:
+        arrays = {name: array for name, array in stored.items() if name != "current/value"}
+    assert len(arrays) > 5
+    np.savez(path, **arrays)
+    ais.main(command)
+    assert not path.exists()
+
+
+def test_estimates_that_are_not_finite_are_refused(copied, monkeypatch):
+    monkeypatch.setattr(annealed.annealing, "lower", lambda weights: annealing.Estimate(*np.full([3, 7], np.nan)))
+    with pytest.raises(UserError, match="The estimates of 7 test images are not finite .the first is number 0"):
+        ais.main(["ais", f"--run_dir={copied}", *FLAGS])
+
+
+def test_chains_that_are_worse_than_importance_sampling_are_said_to_be():
+    images = {
+        "num_images": 7,
+        "log_likelihood": {"mean": -90.0, "stderr": 1.0},
+        "difference": {"mean": -3.0, "stderr": None},
+    }
+    content = SimpleNamespace(num_samples=5000, test=msgspec.convert(images, Few))
+    assert summary.annealing(content).endswith(
+        "NLL 90.00, which is above -L_5,000 of the same images: it needs more temperatures"
+    )
+    images["difference"] = {"mean": 0.5, "stderr": None}
+    content.test = msgspec.convert(images, Few)
+    assert summary.annealing(content).endswith("which is 0.50 below -L_5,000 of the same images")
+
+
 def test_groups_do_not_change_which_images_are_measured(copied, monkeypatch):
     whole = _arrays(copied)["test/importance_sampling"]
     monkeypatch.setattr(annealed, "_ROWS", 9)  # Groups of 3, 3 and 1 image.
@@ -136,7 +202,10 @@ def test_results_are_shown_beside_the_nll(copied, capsys):
     main.main(["main", *WORDS, f"--run_dir={copied}"])
     assert "annealed importance sampling of 7 test images: NLL " in capsys.readouterr().out
     report_command.main(["report", str(copied), f"--out={copied.parent / 'report'}"])
-    assert "below -L_50 (7 images)" in (copied.parent / "report" / "report.md").read_text().replace("\\_", "_")
+    report = (copied.parent / "report" / "report.md").read_text()
+    nll = -json.loads((copied / "ais.json").read_text())["test"]["log_likelihood"]["mean"]
+    assert f"{nll:.2f}, " in report
+    assert "-L_50 (7 images)" in report.replace("\_", "_")
 
 
 def test_they_are_not_shown_beside_those_of_other_weights(copied, capsys):

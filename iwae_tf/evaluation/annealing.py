@@ -120,7 +120,7 @@ class Annealer:
         else:
             distributions = self._model.inference.distributions(tf.convert_to_tensor(x), z)
         epsilon = [p.bijector.inverse(z_l) for p, z_l in zip(distributions, z, strict=True)]
-        return self._begin(x, tf.repeat(tf.concat(epsilon, axis=-1), num_chains, axis=0))
+        return self._begin(x, tf.cast(tf.repeat(tf.concat(epsilon, axis=-1), num_chains, axis=0), tf.float32))
 
     def pilot(self, x: np.ndarray, chains: Chains, first: int, stop: int, group: int) -> tuple[Chains, np.ndarray]:
         """Takes the transitions first, ..., stop - 1 and adapts the step size of each image.
@@ -243,6 +243,8 @@ class Annealer:
                 value = self._model.generative.sample(layers).log_prob(x)
             else:
                 value = self._model.log_weight_terms(x, layers).log_weights
+            # The chains are in float32 even if the model is not.
+            value = tf.cast(value, tf.float32)
         return value, tape.gradient(value, epsilon)
 
 
@@ -296,7 +298,12 @@ def lower(log_weights: np.ndarray) -> Estimate:
     return Estimate(largest + np.log(mean), deviation / (mean * np.sqrt(count)), sizes)
 
 
-def upper(log_weights: np.ndarray) -> Estimate:
-    """Returns what reverse chains say: in expectation an upper bound on log p(x) [3]; see `lower`."""
-    estimate = lower(-np.asarray(log_weights, np.float64))
-    return estimate._replace(values=-estimate.values)
+def upper(log_weights: np.ndarray) -> np.ndarray:
+    """Returns what reverse chains say, float64 [num_images]: in expectation an upper bound on log p(x) [3].
+
+    All chains of an image begin at the same sample, so they do not tell the error of this bound.
+
+    Args:
+      log_weights: [num_chains, num_images].
+    """
+    return -lower(-np.asarray(log_weights, np.float64)).values

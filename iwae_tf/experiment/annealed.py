@@ -43,6 +43,8 @@ class Images(NamedTuple):
 class Measurement:
     """Measures images; what is finished is saved, so that an interrupted measurement continues with the same bits.
 
+    The file is left when all is measured: whoever has written the results removes it.
+
     Args:
       annealer: an `annealing.Annealer`.
       num_transitions: its number of transitions.
@@ -84,7 +86,7 @@ class Measurement:
         groups = [group for images in sets for group in self._groups(images)]
         self._progress = _Progress(sum(map(self._work, groups)))
         arrays = [self._measure_group(number, group) for number, group in enumerate(groups)]
-        self._path.unlink(missing_ok=True)
+        self._save()
         joined: dict[str, dict[str, np.ndarray]] = {}
         for images in sets:
             parts = [part for group, part in zip(groups, arrays, strict=True) if group.name == images.name]
@@ -108,9 +110,10 @@ class Measurement:
         """The arrays of one group."""
         prefix = f"group {number}"
         for phase in group.phases:
-            if f"{prefix}/{phase}/log_weights" not in self._saved:
+            if not self._is_done(prefix, group, phase):
                 self._run_phase(prefix, number, group, phase)
             self._progress.finish(self._num_chains[phase] * len(group.x) * self._num_transitions)
+        self._saved.pop(f"{prefix}/step_sizes", None)
         arrays = {
             "log_weights": self._saved[f"{prefix}/forward/log_weights"],
             "acceptance": self._saved[f"{prefix}/forward/acceptance"] / self._num_transitions,
@@ -118,6 +121,15 @@ class Measurement:
         if group.z is not None:
             arrays["reverse_log_weights"] = self._saved[f"{prefix}/reverse/log_weights"]
         return arrays
+
+    def _is_done(self, prefix, group, phase):
+        """Whether the results of a phase, or of a later one, are saved."""
+        if phase == "pilot":
+            step_sizes = self._saved.get(f"{prefix}/step_sizes")
+            shape = (self._num_transitions, len(group.x))
+            return self._is_done(prefix, group, "forward") or (step_sizes is not None and step_sizes.shape == shape)
+        of_images = self._saved.get(f"{prefix}/{phase}/acceptance"), self._saved.get(f"{prefix}/{phase}/log_weights")
+        return [array is not None and array.shape[-1:] == (len(group.x),) for array in of_images] == [True, True]
 
     def _run_phase(self, prefix, number, group, phase):
         """Runs the chains of a group from one end to the other."""
@@ -139,32 +151,37 @@ class Measurement:
             done = stop
             self._progress.update(f"{group.name} images, {phase}", self._num_chains[phase] * len(group.x) * done)
             self._save_if_due()
-        for name in ("log_weights", "acceptance"):
-            self._saved[f"{prefix}/{phase}/{name}"] = self._saved[f"current/{name}"]
+        if phase != "pilot":
+            for name in ("log_weights", "acceptance"):
+                self._saved[f"{prefix}/{phase}/{name}"] = self._saved[f"current/{name}"]
         for name in [name for name in self._saved if name.startswith("current/")]:
             del self._saved[name]
 
     def _chains(self, number, group, phase):
         """The chains to continue with, and how many transitions they have made."""
-        if "current/done" in self._saved:
-            state = {name: tf.constant(self._saved[f"current/{name}"]) for name in annealing.Chains._fields}
-            return annealing.Chains(**state), int(self._saved["current/done"])
+        state = {name: self._saved.get(f"current/{name}") for name in (*annealing.Chains._fields, "done")}
+        if all(array is not None for array in state.values()):
+            done = int(state.pop("done"))
+            return annealing.Chains(**{name: tf.constant(array) for name, array in state.items()}), done
         if phase == "reverse":
             return self._annealer.begin_at(group.x, group.z, self._num_chains[phase]), 0
         return self._annealer.begin(group.x, self._num_chains[phase], number, phase), 0
 
     def _adapt_steps(self, steps, seconds):
         """Chooses the transitions of the next call; they do not change the values."""
-        # A call that compiles says nothing.
+        # A call that compiles takes longer, so the number grows in steps.
         fitting = int(steps * _SECONDS_PER_CALL / max(seconds, 1e-3))
         self._steps_per_call = int(np.clip(fitting, 1, 4 * self._steps_per_call))
 
     def _save_if_due(self):
         number = signals.received()
         if number or time.monotonic() - self._last_save > _SECONDS_BETWEEN_SAVES:
-            files.write_arrays(self._path, self._saved, compress=False)
-            self._last_save = time.monotonic()
+            self._save()
         signals.stop_for(number)
+
+    def _save(self):
+        files.write_arrays(self._path, self._saved, compress=False)
+        self._last_save = time.monotonic()
 
 
 class _Progress:

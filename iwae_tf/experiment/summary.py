@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from iwae_tf import paper
 from iwae_tf.experiment.flags import Options
 from iwae_tf.runs import Results
-from iwae_tf.runs.results import Annealing
+from iwae_tf.runs.results import Annealing, Mean
 from iwae_tf.runtime import progress
 
 
@@ -56,10 +56,9 @@ def table(options: Options, results: Results) -> str:
     nll, training = results.nll, results.training
     place = cell(options, results.data.binarization)
     published = paper.TABLE.get(place) if place else None
-    stderr = "" if nll.stderr is None else f" +- {nll.stderr:.2f}"
     rows = [
         ("", f"test NLL (-L_{nll.num_samples:,})", "active units"),
-        (title(options), f"{nll.mean:.2f}{stderr}", join(results.active_units.per_layer)),
+        (title(options), with_stderr(nll), join(results.active_units.per_layer)),
     ]
     epochs = counted(training.epochs, "epoch")
     if published:
@@ -74,12 +73,18 @@ def table(options: Options, results: Results) -> str:
 def annealing(content: Annealing) -> str:
     """What annealed importance sampling says of the NLL, in one line."""
     images = content.test
-    difference = images.difference
-    return (
-        f"annealed importance sampling of {counted(images.num_images, 'test image')}: NLL "
-        f"{-images.log_likelihood.mean:.2f}, which is {difference.mean:.2f} +- {difference.stderr:.2f} below "
-        f"-L_{content.num_samples:,} of the same images"
-    )
+    nll = f"annealed importance sampling of {counted(images.num_images, 'test image')}: NLL "
+    nll += f"{-images.log_likelihood.mean:.2f}"
+    bound = f"-L_{content.num_samples:,} of the same images"
+    if images.difference.mean < 0.0:
+        return f"{nll}, which is above {bound}: it needs more temperatures"
+    return f"{nll}, which is {with_stderr(images.difference)} below {bound}"
+
+
+def with_stderr(value: Mean, digits: int = 2) -> str:
+    """A mean with its standard error, such as "1.23 +- 0.05"."""
+    stderr = "" if value.stderr is None else f" +- {value.stderr:.{digits}f}"
+    return f"{value.mean:.{digits}f}{stderr}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -85,7 +85,7 @@ def save_annealing(
         top = measured.get("upper", measured["log_likelihood"])["mean"]
         means = [row["mean"] for row in shown]
         axes.set_xlim(0.8 * shown[0]["k"], 1.3 * shown[-1]["k"])
-        axes.set_ylim(min(means) - 0.2, max(top, *means) + 0.4)
+        axes.set_ylim(min(low, *means) - 0.3, max(top, *means) + 0.4)
         title = f"{measured['num_images']} {name} images"
         axes.set(xscale="log", xlabel="samples k", ylabel="log p(x) in nats", title=title)
         axes.grid(alpha=0.3)

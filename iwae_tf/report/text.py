@@ -182,9 +182,10 @@ def _annealed(annealing: Row | None) -> str:
     if not annealing:
         return ""
     images = annealing["test"]
+    bound, count = f"-L_{annealing['num_samples']:,}", summary.counted(images["num_images"], "image")
     difference = _with_spread(images["difference"]["mean"], images["difference"]["stderr"])
-    count = summary.counted(images["num_images"], "image")
-    return f"{-images['log_likelihood']['mean']:.2f}, {difference} below -L_{annealing['num_samples']:,} ({count})"
+    place = f"{difference} below {bound}" if images["difference"]["mean"] >= 0.0 else f"above {bound}"
+    return f"{-images['log_likelihood']['mean']:.2f}, {place} ({count})"
 
 
 def _quantiles(results: Row, name: str, quantiles: Sequence[str], form: str) -> str:
