@@ -205,7 +205,7 @@ def test_results_are_shown_beside_the_nll(copied, capsys):
     report = (copied.parent / "report" / "report.md").read_text()
     nll = -json.loads((copied / "ais.json").read_text())["test"]["log_likelihood"]["mean"]
     assert f"{nll:.2f}, " in report
-    assert "-L_50 (7 images)" in report.replace("\_", "_")
+    assert "-L_50 (7 images)" in report.replace(r"\_", "_")
 
 
 def test_they_are_not_shown_beside_those_of_other_weights(copied, capsys):
