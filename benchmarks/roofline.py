@@ -55,17 +55,21 @@ def _matrices(layer):
     return [variable for variable in layer.trainable_variables if len(variable.shape) == 2]
 
 
-def measure(products, seconds=1.0):
+def measure(products, seconds=1.0, dtype=tf.float32):
     """The rate of these products in operations per second: the faster of eager TensorFlow and XLA.
 
     Args:
       products: a list of `Product`.
       seconds: about how long to measure each of the two.
+      dtype: the type of the operands and of the products.
 
     Returns:
       Operations per second.
     """
-    operands = [(tf.random.normal([p.rows, p.inner]), tf.random.normal([p.inner, p.columns])) for p in products]
+    operands = [
+        [tf.cast(tf.random.normal(shape), dtype) for shape in ([p.rows, p.inner], [p.inner, p.columns])]
+        for p in products
+    ]
     operations = sum(product.operations for product in products)
     repeats = max(1, int(_OPERATIONS_PER_CALL / operations))
     eager = operations / _best_time(lambda: [tf.matmul(a, b) for a, b in operands][-1], seconds)
@@ -77,8 +81,8 @@ def _repeat_products(operands, repeats):
     """All products, `repeats` times in one call; each round uses the previous results, so none is optimised away."""
 
     def one_turn(turn, previous):
-        products = [tf.matmul(a, b + 0.0 * previous) for a, b in operands]
-        return turn + 1, tf.add_n([product[0, 0] for product in products])
+        products = [tf.matmul(a, b + tf.cast(0.0 * previous, b.dtype)) for a, b in operands]
+        return turn + 1, tf.cast(tf.add_n([product[0, 0] for product in products]), tf.float32)
 
     return tf.while_loop(lambda turn, _: turn < repeats, one_turn, [0, 0.0])[1]
 

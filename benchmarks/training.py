@@ -3,8 +3,8 @@
 The first table compares, alternating in one process, the epochs that `python -m iwae_tf.main` runs (validation, event
 files, checkpoints and progress included) with a plain Keras fit of the same model (no XLA, one step per execution,
 binarised in the tf.data pipeline), with `fit` as docs/keras.md has it, and with the step's matrix products alone. The
-last column is the share of the own steps per second that this `fit` reaches. The second shows how time and peak
-memory grow with the number of samples and the batch size, each row in a separate process.
+last columns are the share of the own steps per second that this `fit` reaches, and the rate of the same products in
+bfloat16. The second table shows how time and peak memory grow with the number of samples and the batch size, each row in a separate process.
 """
 
 import concurrent.futures
@@ -16,6 +16,7 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import program, roofline, table
@@ -53,7 +54,9 @@ def measure(layers, k, batch):
             for _ in range(_REPEATS.value)
         ]
     own, baseline, fit, rate = np.median(times, axis=0)
-    return table.row("training", layers, k, batch, own, baseline, rate, products) | {"fit_milliseconds": 1e3 * fit}
+    row = table.row("training", layers, k, batch, own, baseline, rate, products)
+    half_rate = roofline.measure(products, dtype=tf.bfloat16)
+    return row | {"fit_milliseconds": 1e3 * fit, "bfloat16_roofline_gflops": half_rate / 1e9}
 
 
 def print_growth(layers):
@@ -70,11 +73,13 @@ def print_growth(layers):
 
 def main(argv):
     table.refuse_words(argv)
-    print(f"{table.TITLE}     fit")
+    print(f"{table.TITLE}     fit   bf16 GFLOP/s")
     rows = []
     for layers, k, batch in itertools.product(_LAYERS.value, _SAMPLES.value, _BATCHES.value):
         rows.append(measure(int(layers), int(k), int(batch)))
-        print(f"{table.text(rows[-1])}{rows[-1]['milliseconds'] / rows[-1]['fit_milliseconds']:8.0%}", flush=True)
+        row = rows[-1]
+        share = row["milliseconds"] / row["fit_milliseconds"]
+        print(f"{table.text(row)}{share:8.0%}{row['bfloat16_roofline_gflops']:15.1f}", flush=True)
     table.write(_JSON.value, rows)
     if _GROWTH_SAMPLES.value:
         for layers in _LAYERS.value:

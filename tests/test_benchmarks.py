@@ -28,8 +28,9 @@ def test_the_products_of_an_evaluation():
     assert operations == 2 * (784 * 200 + 200 * 200 + 2 * 200 * 50 + 100 * (50 * 200 + 200 * 200 + 200 * 784))
 
 
-def test_smoke_a_rate_is_measured():
-    rate = roofline.measure([roofline.Product(64, 64, 64)], seconds=0.01)
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_smoke_a_rate_is_measured(dtype):
+    rate = roofline.measure([roofline.Product(64, 64, 64)], seconds=0.01, dtype=dtype)
     assert np.isfinite(rate)
     assert rate > 0.0
 
