@@ -4,7 +4,8 @@ The first table compares, alternating in one process, the epochs that `python -m
 files, checkpoints and progress included) with a plain Keras fit of the same model (no XLA, one step per execution,
 binarised in the tf.data pipeline), with `fit` as docs/keras.md has it, and with the step's matrix products alone. The
 last columns are the share of the own steps per second that this `fit` reaches, and the rate of the same products in
-bfloat16. The second table shows how time and peak memory grow with the number of samples and the batch size, each row in a separate process.
+bfloat16. The second table shows how time and peak memory grow with the number of samples and the batch size, each row
+in a separate process.
 """
 
 import concurrent.futures
