@@ -39,6 +39,7 @@ def measure(layers, k, batch):
     """Returns the milliseconds per step of each version."""
     from benchmarks import torch_iwae
 
+    torch_iwae.forget_compilations()
     steps = max(5, int(1e3 * _SECONDS.value / (1.0 + 0.25 * k * batch / 20)))
     with tempfile.TemporaryDirectory() as folder:
         rounds = {

@@ -67,6 +67,11 @@ def _log_normal(standardized, log_scale):
     return (-0.5 * standardized.square() - log_scale - 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
 
+def forget_compilations():
+    """Removes what torch.compile has kept: after some models of one class it would not compile further ones."""
+    torch.compiler.reset()
+
+
 def training_rounds(layers, num_samples, batch, steps, compiled=False, autocast=False):
     """Yields the seconds per step of rounds of training steps.
 
