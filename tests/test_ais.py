@@ -152,6 +152,7 @@ def test_chains_outlast_an_interruption_of_the_importance_sampling(copied, monke
     assert not runs.RunDirectory(copied).unfinished_annealing.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_unfinished_measurement_is_begun_again(copied, monkeypatch):
     command = ["ais", f"--run_dir={copied}", *FLAGS, "--seed=3"]
     with monkeypatch.context() as patch:
@@ -188,6 +189,7 @@ def test_chains_that_are_worse_than_importance_sampling_are_said_to_be():
     assert summary.annealing(content).endswith("which is 0.50 below -L_5,000 of the same images")
 
 
+@pytest.mark.slow
 def test_groups_do_not_change_which_images_are_measured(copied, monkeypatch):
     whole = _arrays(copied)["test/importance_sampling"]
     monkeypatch.setattr(annealed, "_ROWS", 9)  # Groups of 3, 3 and 1 image.

@@ -37,8 +37,10 @@ def _relative_weights(num_layers, num_transitions, start, num_chains=3000, **kwa
     return np.exp(_log_weights(_annealer(model, num_transitions, start), x, num_chains, **kwargs) - log_p(x))
 
 
-@pytest.mark.parametrize("start", annealing.STARTS)
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize(
+    ("num_layers", "start"),
+    [(2, "posterior"), (2, "prior"), pytest.param(1, "posterior", marks=pytest.mark.slow)],
+)
 def test_the_mean_weight_is_p_of_x_even_with_few_temperatures(num_layers, start):
     weights = _relative_weights(num_layers, num_transitions=8, start=start, num_chains=6000)
     assert_mean(weights, 1.0)
@@ -52,8 +54,10 @@ def test_without_the_metropolis_step_it_is_not(monkeypatch):
         assert_mean(_relative_weights(2, 8, "posterior", step_size=1.1), 1.0)
 
 
-@pytest.mark.parametrize("start", annealing.STARTS)
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize(
+    ("num_layers", "start"),
+    [(2, "posterior"), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, "posterior"), (2, "prior")])],
+)
 def test_forward_and_reverse_chains_enclose_log_p_and_meet(num_layers, start):
     """On data of the model; the widths are those of single chains, so the bounds are strict."""
     model, log_p = linear_gaussian.build(num_layers, widen=1.6)
@@ -132,7 +136,7 @@ def _bernoulli_model(latent_dims, hidden_dims, **kwargs):
     return model
 
 
-@pytest.mark.parametrize("start", annealing.STARTS)
+@pytest.mark.parametrize("start", ["posterior", pytest.param("prior", marks=pytest.mark.slow)])
 def test_two_latent_units_against_quadrature(start):
     model = _bernoulli_model((2,), ((6,),))
     x = np.random.default_rng(0).integers(0, 2, [3, 9]).astype(np.float32)
@@ -141,7 +145,7 @@ def test_two_latent_units_against_quadrature(start):
     assert_mean(weights, 1.0)
 
 
-@pytest.mark.parametrize("start", annealing.STARTS)
+@pytest.mark.parametrize("start", ["posterior", pytest.param("prior", marks=pytest.mark.slow)])
 def test_the_ladder_is_annealed(start):
     model = _bernoulli_model((3, 2), ((6,), (5,)), inference="ladder")
     assert isinstance(model.inference, networks.LadderInference)
