@@ -85,7 +85,6 @@ def _measure(options, run, model, x):
     schedule = annealing.Schedule(b, options.num_leapfrog, options.start)
     measurement = annealed.Measurement(
         annealing.Annealer(model, schedule, options.seed),
-        options.num_temperatures,
         options.num_chains,
         run.unfinished_annealing,
         identity={**_flags(options, "nll_samples"), "steps": model.num_steps},

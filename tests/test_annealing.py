@@ -20,7 +20,7 @@ def _annealer(model, num_transitions, start="posterior", num_leapfrog=3, seed=0)
 
 def _log_weights(annealer, x, num_chains, z=None, step_size=0.3):
     """The log-weights of forward chains, or of reverse ones that start at z."""
-    count = annealer._schedule.num_transitions
+    count = annealer.schedule.num_transitions
     step_sizes = np.full([count, len(x)], step_size, np.float32)
     if z is None:
         chains = annealer.begin(x, num_chains, 0, "forward")

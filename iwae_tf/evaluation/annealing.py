@@ -89,8 +89,10 @@ class Annealer:
       seed: seed of all random numbers.
     """
 
+    schedule: Schedule
+
     def __init__(self, model: models.ImportanceWeightedAutoencoder, schedule: Schedule, seed: int = 0) -> None:
-        self._model, self._schedule, self._seed = model, schedule, seed
+        self._model, self.schedule, self._seed = model, schedule, seed
         self._run = tf.function(self._transitions, jit_compile=model.jit_compile, autograph=False)
         self._begin = tf.function(self._chains_at, jit_compile=model.jit_compile, autograph=False)
 
@@ -115,7 +117,7 @@ class Annealer:
           num_chains: the number of chains of each image.
         """
         z = [tf.convert_to_tensor(z_l)[tf.newaxis] for z_l in z]
-        if self._schedule.start == "prior":
+        if self.schedule.start == "prior":
             distributions = self._model.generative(z)[1:]
         else:
             distributions = self._model.inference.distributions(tf.convert_to_tensor(x), z)
@@ -131,7 +133,7 @@ class Annealer:
         Returns:
           The chains, and the step sizes of the transitions, [stop - first, num_images].
         """
-        unused = tf.zeros([self._schedule.num_transitions, len(x)])
+        unused = tf.zeros([self.schedule.num_transitions, len(x)])
         chains, step_sizes = self._run(
             x,
             chains,
@@ -180,9 +182,9 @@ class Annealer:
 
     def _transitions(self, x, chains, step_sizes, first, stop, key, is_pilot, is_reverse):
         """Takes transitions; returns the chains, and the step sizes that were used, [num_transitions, num_images]."""
-        count = self._schedule.num_transitions
-        b = tf.constant(self._schedule.temperatures, tf.float32)
-        increments = tf.constant(np.diff(self._schedule.temperatures), tf.float32)
+        count = self.schedule.num_transitions
+        b = tf.constant(self.schedule.temperatures, tf.float32)
+        increments = tf.constant(np.diff(self.schedule.temperatures), tf.float32)
 
         def one(i, chains, used):
             t = count - i if is_reverse else i + 1
@@ -195,7 +197,8 @@ class Annealer:
             if is_pilot:
                 step = chains.log_step_size + _ADAPTATION_RATE * (acceptance - _TARGET_ACCEPTANCE)
                 chains = chains._replace(log_step_size=step)
-            return i + 1, chains, tf.tensor_scatter_nd_update(used, [[t - 1]], step_size[tf.newaxis])
+                used = tf.tensor_scatter_nd_update(used, [[t - 1]], step_size[tf.newaxis])
+            return i + 1, chains, used
 
         _, chains, used = tf.while_loop(lambda i, *_: i < stop, one, [first, chains, step_sizes])
         return chains, used
@@ -219,7 +222,7 @@ class Annealer:
             return i + 1, epsilon, value, gradient, momentum + 0.5 * step * (b * gradient - epsilon)
 
         _, epsilon, value, gradient, last = tf.while_loop(
-            lambda i, *_: i < self._schedule.num_leapfrog, leapfrog, [0, *chains[:3], momentum]
+            lambda i, *_: i < self.schedule.num_leapfrog, leapfrog, [0, *chains[:3], momentum]
         )
         log_ratio = b * (value - chains.value) - 0.5 * tf.reduce_sum(
             tf.square(epsilon) - tf.square(chains.epsilon) + tf.square(last) - tf.square(momentum), axis=-1
@@ -239,7 +242,7 @@ class Annealer:
         with products.fast_gradients(), tf.GradientTape() as tape:
             tape.watch(epsilon)
             layers = tf.split(epsilon, self._model.inference.latent_dims, axis=-1)
-            if self._schedule.start == "prior":
+            if self.schedule.start == "prior":
                 value = self._model.generative.sample(layers).log_prob(x)
             else:
                 value = self._model.log_weight_terms(x, layers).log_weights

@@ -47,7 +47,6 @@ class Measurement:
 
     Args:
       annealer: an `annealing.Annealer`.
-      num_transitions: its number of transitions.
       num_chains: chains of each image.
       path: the file for an unfinished measurement.
       identity: plain JSON that tells measurements apart; a file from another one is ignored.
@@ -56,12 +55,11 @@ class Measurement:
     def __init__(
         self,
         annealer: annealing.Annealer,
-        num_transitions: int,
         num_chains: int,
         path: pathlib.Path,
         identity: Mapping[str, Any],
     ) -> None:
-        self._annealer, self._num_transitions, self._path = annealer, num_transitions, path
+        self._annealer, self._num_transitions, self._path = annealer, annealer.schedule.num_transitions, path
         # The step sizes need fewer chains than the measurement.
         self._num_chains = {"pilot": math.ceil(num_chains / 4), "forward": num_chains, "reverse": num_chains}
         self._key = json.dumps(identity, sort_keys=True)
@@ -128,8 +126,8 @@ class Measurement:
             step_sizes = self._saved.get(f"{prefix}/step_sizes")
             shape = (self._num_transitions, len(group.x))
             return self._is_done(prefix, group, "forward") or (step_sizes is not None and step_sizes.shape == shape)
-        of_images = self._saved.get(f"{prefix}/{phase}/acceptance"), self._saved.get(f"{prefix}/{phase}/log_weights")
-        return [array is not None and array.shape[-1:] == (len(group.x),) for array in of_images] == [True, True]
+        arrays = [self._saved.get(f"{prefix}/{phase}/{name}") for name in ("acceptance", "log_weights")]
+        return all(array is not None and array.shape[-1:] == (len(group.x),) for array in arrays)
 
     def _run_phase(self, prefix, number, group, phase):
         """Runs the chains of a group from one end to the other."""

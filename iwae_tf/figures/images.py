@@ -13,7 +13,7 @@ from iwae_tf.runtime import files
 
 _MAGNIFICATION = 2
 # Higher grids are compressed, so that the size of a picture is bounded.
-_LARGEST_RATIO = 3.0
+LARGEST_RATIO = 3.0
 
 
 def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
@@ -79,12 +79,10 @@ def save_grids(path: str | pathlib.Path, grids: Sequence[np.ndarray], captions: 
     height, width = grids[0].shape
     inches = 5.0
     figure = matplotlib.figure.Figure(
-        figsize=(inches * len(grids), inches * min(height / width, _LARGEST_RATIO) + 0.3), layout="constrained"
+        figsize=(inches * len(grids), inches * min(height / width, LARGEST_RATIO) + 0.3), layout="constrained"
     )
     for axes, grid, caption in zip(np.ravel(figure.subplots(1, len(grids))), grids, captions, strict=True):
-        axes.imshow(
-            grid, cmap="gray", vmin=0.0, vmax=1.0, aspect="equal" if height < _LARGEST_RATIO * width else "auto"
-        )
+        axes.imshow(grid, cmap="gray", vmin=0.0, vmax=1.0, aspect="equal" if height < LARGEST_RATIO * width else "auto")
         axes.set_title(caption, fontsize=11, pad=4)
         axes.axis("off")
     png.save_figure(figure, path)

@@ -9,14 +9,12 @@ import matplotlib.figure
 import numpy as np
 
 from iwae_tf.figures import png
-from iwae_tf.figures.images import image_grid
+from iwae_tf.figures.images import LARGEST_RATIO, image_grid
 
 # The colours of active and inactive units.
 _ACTIVE, _INACTIVE = "C0", "silver"
 # Smaller variances, including zero, are drawn as this one on a logarithmic axis.
 _LEAST_VARIANCE = 1e-12
-# Higher images are compressed, so that the size of a picture is bounded.
-_LARGEST_RATIO = 3.0
 
 
 def save_units(path: str | pathlib.Path, layers: Sequence[Mapping[str, Any]], threshold: float, title: str) -> None:
@@ -107,7 +105,7 @@ def save_traversal(
     """
     num_images, rows, columns, height, width = pixels.shape
     cell = 0.42
-    ratio = min(height / width, _LARGEST_RATIO)
+    ratio = min(height / width, LARGEST_RATIO)
     figure = matplotlib.figure.Figure(
         figsize=(2.4 + num_images * (columns + 1) * cell, 0.9 + (rows + 2) * cell * ratio),
         layout="constrained",
