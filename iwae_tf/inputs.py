@@ -13,17 +13,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from iwae_tf.supports import REAL, Support
+
 _MARK = "iwae_tf: "
 
 
-def checked(data: Any, event_size: int, is_binary: bool, dtype: str = "float32") -> tuple[tf.Tensor, tf.Tensor | None]:
+def checked(
+    data: Any, event_size: int, support: Support, missing_values: bool = False, dtype: str = "float32"
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Returns the images and the weights in what Keras hands to a step.
 
     Args:
       data: x, (x,), (x, y) or (x, y, sample_weight): an array or tensor x [batch, event] of numbers or booleans,
         targets y, which an autoencoder ignores, and weights [batch] or [batch, 1]; y and the weights may be None.
       event_size: the number of values in an image.
-      is_binary: whether only zeros and ones have a probability.
+      support: the values that are possible.
+      missing_values: whether values may be NaN.
       dtype: the type of the returned tensors.
 
     Returns:
@@ -34,35 +39,50 @@ def checked(data: Any, event_size: int, is_binary: bool, dtype: str = "float32")
         not fit.
     """
     x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    x = checked_images(x, event_size, is_binary, dtype)
+    x = checked_images(x, event_size, support, missing_values, dtype)
     if sample_weight is None or isinstance(sample_weight, tf.experimental.Optional):
         return x, None
     return x, _weights(sample_weight, x)
 
 
-def checked_images(x: Any, event_size: int, is_binary: bool, dtype: str = "float32") -> tf.Tensor:
+def checked_images(
+    x: Any, event_size: int, support: Support, missing_values: bool = False, dtype: str = "float32"
+) -> tf.Tensor:
     """Returns images as a tensor [batch, event].
 
     Args:
       x: an array, a tensor, or rows of numbers.
       event_size: as for `checked`.
-      is_binary: as for `checked`.
+      support: as for `checked`.
+      missing_values: as for `checked`.
       dtype: the type of the tensor.
 
     Raises:
       ValueError: see `checked`.
     """
     x = _images(x, event_size, dtype)
-    require(tf.reduce_all(tf.math.is_finite(x)), "The images have values that are not numbers (NaN) or infinite.")
-    if is_binary:
-        parts = ("The images have values from", tf.reduce_min(x), "to", tf.reduce_max(x), _WHY_BINARY)
-        require(tf.reduce_all((x == 0.0) | (x == 1.0)), *parts)
+    # A missing value is replaced by one that is possible.
+    values = tf.where(tf.math.is_nan(x), tf.zeros_like(x), x) if missing_values else x
+    is_finite = tf.reduce_all(tf.math.is_finite(values))
+    require(is_finite, "The images have values that are not numbers (NaN) or infinite.")
+    if support != REAL:
+        low, high = tf.reduce_min(values), tf.reduce_max(values)
+        require(_are_possible(values, support), "The images have values from", low, "to", high, _reason(support))
     return x
 
 
-_WHY_BINARY = (
-    ", but p(x | z) is Bernoulli and has only 0 and 1; binarise grey images (iwae_tf.datasets.binarization.binarize)."
-)
+def _are_possible(values, support):
+    """Whether all values are in a support."""
+    if support.is_binary:
+        return tf.reduce_all((values == 0.0) | (values == 1.0))
+    are_inside = (values >= support.low) & (values <= support.high)
+    return tf.reduce_all(are_inside & (tf.round(values) == values) if support.is_integer else are_inside)
+
+
+def _reason(support):
+    """The end of the sentence about values that are not in a support."""
+    remedy = "; binarise grey images (iwae_tf.datasets.binarization.binarize)" if support.is_binary else ""
+    return f", but p(x | z) is {support.distribution} and has {support.text}{remedy}."
 
 
 def _images(x, event_size, dtype):

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_tf import importance, inputs, layers, noise
+from iwae_tf import importance, inputs, layers, noise, supports
 
 
 class LogWeightTerms(NamedTuple):
@@ -152,15 +152,21 @@ class LatentVariableModel(keras.Model):
 
     def checked(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns the images [batch, event] and their weights [batch] or None in `data`; see `inputs.checked`."""
-        return inputs.checked(data, self.event_size, self._is_binary, self.density_dtype)
+        return inputs.checked(data, self.event_size, self.support, self.missing_values, self.density_dtype)
 
     def checked_images(self, x: Any) -> tf.Tensor:
         """Returns x as a tensor [batch, event]; see `inputs.checked_images`."""
-        return inputs.checked_images(x, self.event_size, self._is_binary, self.density_dtype)
+        return inputs.checked_images(x, self.event_size, self.support, self.missing_values, self.density_dtype)
 
     @property
-    def _is_binary(self):
-        return getattr(self.generative.conditionals[0], "has_binary_events", False)
+    def support(self) -> supports.Support:
+        """The values that x may have."""
+        return getattr(self.generative.conditionals[0], "support", supports.REAL)
+
+    @property
+    def missing_values(self) -> bool:
+        """Whether values of x may be missing, as NaN."""
+        return getattr(self.generative.conditionals[0], "missing_values", False)
 
     def log_weight_terms(self, x: tf.Tensor, epsilon: Sequence[tf.Tensor], training: bool = False) -> LogWeightTerms:
         """Returns the `LogWeightTerms` of x [batch, event] at given epsilon, L tensors [num_samples, batch, d_l]."""

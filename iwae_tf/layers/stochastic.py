@@ -4,10 +4,6 @@ Each is a small multilayer perceptron that outputs the parameters of a distribut
 shape, such as [batch, features] or [num_samples, batch, features]; it becomes the batch shape of the distribution. A
 distribution is not a tensor, so call the layers eagerly or in a `tf.function`, not on a `keras.Input`.
 
-Any Keras layer can take their place if it returns a distribution over vectors and has an attribute `units`, the size
-of those vectors. In an inference network the distribution also needs a `bijector` that maps standard normal epsilon to
-samples, as `tfd.MultivariateNormalDiag` and other transformed normal distributions have.
-
 Under a mixed precision policy the matrix products of training are in half precision, see `products`; the parameters of
 the distributions, and so samples and log-densities, are at least float32.
 """
@@ -56,21 +52,6 @@ class DiagonalNormal(tfd.MultivariateNormalDiag):
         return cls(*(tf.constant(config[name], config["dtype"]) for name in ("loc", "scale_diag")))
 
 
-class PixelBernoulli(tfd.Independent):
-    """Independent Bernoulli distributions over the last axis, for values in {0, 1}, with a faster `log_prob`.
-
-    Args:
-      logits: float tensor [..., event].
-    """
-
-    def __init__(self, logits: tf.Tensor) -> None:
-        super().__init__(tfd.Bernoulli(logits=logits), reinterpreted_batch_ndims=1)
-
-    def _log_prob(self, x):
-        logits = self.distribution.logits
-        return products.sum_bernoulli_log_prob(tf.cast(x, logits.dtype), logits)
-
-
 class StochasticLayer(keras.layers.Layer):
     """The base class of the stochastic layers, with their hidden layers.
 
@@ -80,6 +61,7 @@ class StochasticLayer(keras.layers.Layer):
       seed: seed of the initial weights; every layer should have a different one.
       activation: the activation of the hidden layers.
       batch_norm: whether each hidden layer normalises over the batch (and the samples) before its activation.
+      input_layer: a layer that the inputs pass through first, such as `Preprocessing`, or None.
     """
 
     units: int
@@ -87,6 +69,7 @@ class StochasticLayer(keras.layers.Layer):
     seed: int
     activation: Callable[[tf.Tensor], tf.Tensor]
     batch_norm: bool
+    input_layer: keras.layers.Layer | None
     hidden: list[keras.layers.Layer]
 
     def __init__(
@@ -96,6 +79,7 @@ class StochasticLayer(keras.layers.Layer):
         seed: int,
         activation: str = "tanh",
         batch_norm: bool = False,
+        input_layer: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # Only the operands of products may be rounded.
@@ -104,6 +88,7 @@ class StochasticLayer(keras.layers.Layer):
         self.seed = seed
         self.activation = keras.activations.get(activation)
         self.batch_norm = batch_norm
+        self.input_layer = input_layer
         self._weight_seeds = np.random.SeedSequence(seed).generate_state(len(hidden_dims) + 2).tolist()
         self.hidden = []
         for width in hidden_dims:
@@ -128,12 +113,14 @@ class StochasticLayer(keras.layers.Layer):
             "seed": self.seed,
             "activation": keras.activations.serialize(self.activation),
             "batch_norm": self.batch_norm,
+            "input_layer": self.input_layer and serialized(self.input_layer),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "StochasticLayer":
         """The inverse of `get_config`."""
-        return frozen_as_configured(cls(**config), config)
+        input_layer = keras.saving.deserialize_keras_object(config.get("input_layer"))
+        return frozen_as_configured(cls(**{**config, "input_layer": input_layer}), config)
 
     @property
     def heads(self) -> list[keras.layers.Layer]:
@@ -142,6 +129,8 @@ class StochasticLayer(keras.layers.Layer):
 
     def features(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the output of the last hidden layer, [..., width]."""
+        if self.input_layer is not None:
+            inputs = self.input_layer(inputs)
         # Keras builds batch normalisation for inputs of one rank, but these may have a sample axis or not.
         features = tf.reshape(inputs, [-1, inputs.shape[-1]]) if self.batch_norm else inputs
         for layer in self.hidden:
@@ -172,42 +161,6 @@ class GaussianLayer(StochasticLayer):
     def distribution(self, features: tf.Tensor) -> DiagonalNormal:
         """Maps the last hidden layer's output [..., width] to a `DiagonalNormal`."""
         return DiagonalNormal(loc=self.loc(features), scale_diag=tf.exp(self.log_scale(features)))
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class BernoulliLayer(StochasticLayer):
-    """Independent Bernoulli pixels.
-
-    Args:
-      output_bias: initial logits of the pixels, [units], such as `output_bias_from_mean` returns; None means zeros.
-    """
-
-    # Only the values zero and one have a probability.
-    has_binary_events: bool = True
-
-    def __init__(
-        self,
-        units: int,
-        hidden_dims: Sequence[int],
-        seed: int,
-        output_bias: np.ndarray | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(units, hidden_dims, seed, **kwargs)
-        self.output_bias = None if output_bias is None else np.asarray(output_bias, np.float32)
-        bias = "zeros" if output_bias is None else keras.initializers.Constant(self.output_bias)
-        self.logits = self._dense(units, bias_initializer=bias, name="logits")
-
-    @property
-    def heads(self) -> list[keras.layers.Layer]:
-        return [self.logits]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_bias": None if self.output_bias is None else self.output_bias.tolist()}
-
-    def distribution(self, features: tf.Tensor) -> PixelBernoulli:
-        """Maps the last hidden layer's output [..., width] to a `PixelBernoulli`."""
-        return PixelBernoulli(self.logits(features))
 
 
 def serialized(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -250,16 +203,3 @@ def standard_normal(units: int, dtype: str | None = None) -> DiagonalNormal:
     """
     dtype = dtype or density_dtype(keras.config.floatx())
     return DiagonalNormal(loc=tf.zeros(units, dtype), scale_diag=tf.ones(units, dtype))
-
-
-def output_bias_from_mean(mean_image: np.ndarray) -> np.ndarray:
-    """Returns the logits of the mean training image, the initial output bias of the decoder.
-
-    Args:
-      mean_image: float array [event], the mean of the training split's grey values in [0, 1].
-
-    Returns:
-      Float32 array [event]: logit(clip(mean_image, 0.001, 0.999)).
-    """
-    mean = np.clip(np.asarray(mean_image, np.float64), 0.001, 0.999)
-    return (np.log(mean) - np.log1p(-mean)).astype(np.float32)
