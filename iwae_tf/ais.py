@@ -57,11 +57,11 @@ def main(argv: Sequence[str]) -> None:
         stored.read_options(run)  # Refuses what is no run, before the folder is locked.
         run.take()
         command.import_tensorflow_quietly()
-        from iwae_tf.datasets import binarization
+        from iwae_tf.datasets import observations
 
         start = time.monotonic()
         images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
-        x = binarization.fixed_binarization(images.test[: options.num_images], "test")
+        x = observations.fixed(images.test[: options.num_images], "test", model.support)
         if len(x) < 2:
             raise UserError(f"{run.path} has {len(x)} test image, but a mean with an error needs at least 2.")
         with signals.deferred():

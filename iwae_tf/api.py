@@ -49,23 +49,12 @@ def load(
     return model
 
 
-def load_dataset(
-    name: str, data_dir: str = "", train_split: str = "", validation_split: str = "", test_split: str = ""
-) -> datasets.Images:
-    """Returns a data set with its splits; see `iwae_tf.datasets.load` for the arguments.
-
-    Returns:
-      `iwae_tf.datasets.Images`: `train`, `validation` and `test` are uint8 [num_images, event], not binarised.
-
-    Raises:
-      iwae_tf.errors.UserError: the name is unknown, or the data cannot be loaded.
-    """
-    return datasets.load(name, data_dir, train_split, validation_split, test_split)
+load_dataset = datasets.load
 
 
 def train(
     model: models.ImportanceWeightedAutoencoder,
-    images: datasets.Images,
+    images: datasets.Dataset,
     plan: training.Plan,
     run_dir: str | pathlib.Path,
     overwrite: bool = False,
@@ -77,7 +66,7 @@ def train(
 
     Args:
       model: the model, built or not.
-      images: the images; grey values are binarised each time an image is used.
+      images: the data; for Bernoulli pixels, grey values are binarised each time an image is used.
       plan: how to train.
       run_dir: the folder; it is created if necessary.
       overwrite: whether to remove an earlier run in the folder and start again.
@@ -92,10 +81,13 @@ def train(
     event = images.train.shape[1]
     if event != model.generative.event_size:
         raise UserError(
-            f"The images have {event} pixels, but the model is for {model.generative.event_size}; build the "
+            f"The data have {event} values a row, but the model is for {model.generative.event_size}; build the "
             f"generative network with event_size={event}."
         )
-    binarization = "fixed" if images.is_binary else "stochastic"
+    images.check(model.support, "The data set")
+    binarization = "none"
+    if model.support.is_binary:
+        binarization = "fixed" if images.is_binary else "stochastic"
     plan.steps_per_epoch(len(images.train))  # Refuses a batch size before there is a folder.
     with RunDirectory(run_dir) as run:
         if not overwrite:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from iwae_tf import inputs, models
-from iwae_tf.importance import importance_bounds
+from iwae_tf.importance import importance_bounds, posterior_means
 
 
 def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path) -> None:
@@ -16,8 +16,8 @@ def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path
     The signatures accept any batch size. x is float32 [batch, event] or, except in `posterior`, images of any shape
     with `event` values, such as [batch, 28, 28]; `seed` is int32 [2], and the same seed gives the same numbers:
 
-      log_likelihood(x, num_samples int32 [], seed) -> log_likelihood [batch], in nats; the samples of an image depend
-        on its place in the batch
+      log_likelihood(x, num_samples int32 [], seed) -> log_likelihood [batch], in nats, and effective_sample_size
+        [batch]; the samples of an image depend on its place in the batch
       log_likelihood_by_id(x, image_ids int32 [batch], num_samples, seed) -> the same, but the samples of an image
         depend on its id, so its value is the same in any batch
       encode(x, seed) -> one sample z_1, z_2, ... of every layer, and mean, stddev [batch, d_1] of the distribution
@@ -28,11 +28,18 @@ def export(model: models.ImportanceWeightedAutoencoder, path: str | pathlib.Path
       sample(num_images int32 [], seed) -> probabilities [num_images, event]
       reconstruct(x, seed) -> probabilities [batch, event]
 
-    Wrong shapes, values other than zeros and ones, and num_samples < 1 are errors of the signatures, except that
-    `posterior` does not check values: assertions do not convert to TensorFlow Lite.
+    With other likelihoods than Bernoulli the last three return `mean` instead, and there is one more, and a further one
+    if values may be missing (NaN):
+
+      draw(num_images, seed) -> x [num_images, event], with the noise of p(x | z)
+      impute(x, num_samples, seed) -> x [batch, event], where E[x | the other values] replaces missing values, and
+        effective_sample_size [batch]
+
+    Wrong shapes, values without a density, and num_samples < 1 are errors of the signatures, except that `posterior`
+    does not check values: assertions do not convert to TensorFlow Lite.
 
     Args:
-      model: an `ImportanceWeightedAutoencoder` with Gaussian q and Bernoulli pixels.
+      model: an `ImportanceWeightedAutoencoder` with Gaussian q.
       path: the folder; an existing folder is replaced.
     """
     path = pathlib.Path(path)
@@ -75,6 +82,11 @@ class _Signatures:
             self.sample: [num_images, seed],
             self.reconstruct: [x, seed],
         }
+        self._is_binary = model.support.is_binary
+        if not self._is_binary:
+            self.inputs[self.draw] = [num_images, seed]
+        if model.missing_values:
+            self.inputs[self.impute] = [x, num_samples, seed]
 
     def log_likelihood(self, x, num_samples, seed):
         return self.log_likelihood_by_id(x, tf.range(tf.shape(x)[0]), num_samples, seed)
@@ -88,8 +100,9 @@ class _Signatures:
         ]
         with tf.control_dependencies(assertions):
             ranges = tf.stack([[0, num_samples]])
-        bounds = importance_bounds(self._model, x, image_ids, ranges, seed).bounds
-        return {"log_likelihood": bounds[0]}
+        estimates = importance_bounds(self._model, x, image_ids, ranges, seed)
+        size = estimates.effective_sample_size
+        return {"log_likelihood": estimates.bounds[0], "effective_sample_size": size}
 
     def encode(self, x, seed):
         x = self._flat(x)
@@ -107,15 +120,33 @@ class _Signatures:
 
     def decode(self, z):
         p_x = self._model.generative.decode(z)
-        return {"probabilities": p_x.mean(), "logits": p_x.distribution.logits}
+        return self._means(p_x) | ({"logits": p_x.distribution.logits} if self._is_binary else {})
+
+    def _means(self, p_x):
+        return {"probabilities" if self._is_binary else "mean": p_x.mean()}
 
     def sample(self, num_images, seed):
         with tf.control_dependencies(_at_least_one("num_images", num_images)):
             num_images = tf.identity(num_images)
-        return {"probabilities": self._model.sampled(num_images, seed).mean()}
+        return self._means(self._model.sampled(num_images, seed))
+
+    def draw(self, num_images, seed):
+        with tf.control_dependencies(_at_least_one("num_images", num_images)):
+            num_images = tf.identity(num_images)
+        return {"x": self._model.drawn(num_images, seed)}
 
     def reconstruct(self, x, seed):
-        return {"probabilities": self._model.reconstructed(self._flat(x), seed).mean()}
+        return self._means(self._model.reconstructed(self._flat(x), seed))
+
+    def impute(self, x, num_samples, seed):
+        x = self._flat(x)
+        with tf.control_dependencies(_at_least_one("num_samples", num_samples)):
+            num_samples = tf.identity(num_samples)
+        means = posterior_means(self._model, x, tf.range(tf.shape(x)[0]), num_samples, seed)
+        return {
+            "x": tf.where(tf.math.is_nan(x), means.x, x),
+            "effective_sample_size": means.effective_sample_size,
+        }
 
     def _flat(self, x):
         """Images of any shape as checked images [batch, event]."""

@@ -62,15 +62,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _load(options, run_options, run):
-    """The binarised test images, float [num_images, event], and the model."""
+    """The test images, float [num_images, event], and the model."""
     from iwae_tf import training
-    from iwae_tf.datasets import binarization
+    from iwae_tf.datasets import observations
 
     images = build.load_images_of(run, options.data_dir)
-    x = binarization.fixed_binarization(images.test[: options.images], "test")
+    x = observations.fixed(images.test[: options.images], "test", run_options.support)
     if not options.fresh:
         return x, build.load(options.run_dir)
-    model = build.build_model(run_options, images.image_shape, images.train_mean)
+    model = build.build_model(run_options, images.event_shape, images)
     training.prepare(model, build.build_plan(run_options))
     return x, model
 

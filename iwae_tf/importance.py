@@ -118,6 +118,88 @@ def _stream(model, x, ranges, image_key, num_largest, chunk_blocks):
     )
 
 
+class PosteriorMeans(NamedTuple):
+    """What the samples of z say of each row.
+
+    Attributes:
+      x: the self-normalised estimate of E[x | the observed values], [batch, event].
+      effective_sample_size: 1 / sum_i w~_i^2, [batch].
+      z_1: samples of the bottom layer, drawn by their weights, [num_draws, batch, d_1].
+    """
+
+    x: tf.Tensor
+    effective_sample_size: tf.Tensor
+    z_1: tf.Tensor
+
+
+def posterior_means(
+    model: keras.Model,
+    x: tf.Tensor,
+    image_ids: tf.Tensor,
+    num_samples: tf.Tensor | int,
+    key: tf.Tensor,
+    num_draws: int = 1,
+) -> PosteriorMeans:
+    """Estimates the posterior mean of x, and draws from the posterior by sampling importance resampling.
+
+    For missing values these are the single and the multiple imputation of MIWAE (arXiv:1812.02633, section 3). The
+    weights, in blocks of the stream that `importance_bounds` draws, are added up as there; a draw is the sample with
+    the largest sum of log-weight and Gumbel noise, which needs no second pass.
+
+    Args:
+      model: as for `importance_bounds`, with `generative`.
+      x: float tensor [batch, event], where NaN is a missing value.
+      image_ids: as for `importance_bounds`.
+      num_samples: samples for each row.
+      key: int32 [2], see `noise.key`.
+      num_draws: the number of draws.
+
+    Returns:
+      A `PosteriorMeans`.
+    """
+    latent, event = model.inference.latent_dims[0], x.shape[1]
+    shapes: tuple = ([event], [], [num_draws, latent])
+    columns = [tf.TensorArray(tf.float32, tf.shape(x)[0], element_shape=shape) for shape in shapes]
+
+    def one_row(i, *columns):
+        values = _posterior_of_row(model, tf.gather(x, [i]), num_samples, noise.fold_in(key, image_ids[i]), num_draws)
+        return i + 1, *(column.write(i, value) for column, value in zip(columns, values, strict=True))
+
+    _, *columns = tf.while_loop(lambda i, *_: i < tf.shape(x)[0], one_row, [0, *columns])
+    means, sizes, z_1 = (column.stack() for column in columns)
+    return PosteriorMeans(means, sizes, tf.transpose(z_1, [1, 0, 2]))
+
+
+def _posterior_of_row(model, x, num_samples, row_key, num_draws):
+    """The `PosteriorMeans` of one row: [event], a scalar and [num_draws, d_1]."""
+
+    def one_block(block, log_sum, log_sum_of_squares, mean, best, z_1):
+        epsilon = model.draw_epsilon(BLOCK, 1, noise.fold_in(row_key, block))
+        z, _ = model.inference(x, epsilon)
+        terms = model.terms_at(x, z)
+        log_weights = tf.cast(terms.log_weights[:, 0], tf.float32)
+        log_weights = tf.where(block * BLOCK + tf.range(BLOCK) < num_samples, log_weights, _NOTHING)
+        of_block = tf.reduce_logsumexp(log_weights)
+        new_sum = _add(log_sum, log_weights)
+        expected = tf.cast(model.generative.decode(z[0]).mean()[:, 0], tf.float32)
+        of_block_mean = tf.reduce_sum(tf.exp(log_weights - of_block)[:, tf.newaxis] * expected, axis=0)
+        mean = mean * tf.exp(log_sum - new_sum) + of_block_mean * tf.exp(of_block - new_sum)
+        uniform = noise.uniform([BLOCK, num_draws], noise.fold_in(row_key, -1 - block))
+        scores = log_weights[:, tf.newaxis] - tf.math.log(-tf.math.log(tf.maximum(uniform, 1e-30)))
+        first = tf.argmax(scores, axis=0)
+        largest = tf.reduce_max(scores, axis=0)
+        z_1 = tf.where((largest > best)[:, tf.newaxis], tf.gather(tf.cast(z[0][:, 0], tf.float32), first), z_1)
+        return block + 1, new_sum, _add(log_sum_of_squares, 2.0 * log_weights), mean, tf.maximum(best, largest), z_1
+
+    draws = [tf.fill([num_draws], 2.0 * _NOTHING), tf.zeros([num_draws, model.inference.latent_dims[0]])]
+    _, log_sum, log_sum_of_squares, mean, _, z_1 = tf.while_loop(
+        lambda block, *_: block * BLOCK < num_samples,
+        one_block,
+        [0, _NOTHING, _NOTHING, tf.zeros([x.shape[1]]), *draws],
+    )
+    return mean, tf.exp(2.0 * log_sum - log_sum_of_squares), z_1
+
+
 def _largest(log_weights, count):
     """The largest of log_weights [n], descending, [count]; more than one needs a sort, which is slower."""
     if count == 1:

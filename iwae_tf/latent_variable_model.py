@@ -268,6 +268,17 @@ class LatentVariableModel(keras.Model):
         inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
         return self.sampled(num_images, noise.key(seed, "samples")).mean()
 
+    def draw(self, num_rows: int, seed: int = 0) -> tf.Tensor:
+        """Returns x drawn from the model, [num_rows, event]: unlike `sample`, with the noise of p(x | z)."""
+        inputs.check_integer("num_rows", num_rows, 1)
+        inputs.check_integer("seed", seed, 0, inputs.LARGEST_SEED)
+        return self.drawn(num_rows, noise.key(seed, "draws"))
+
+    def drawn(self, num_rows: int | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        """Returns x drawn from the model, [num_rows, event]."""
+        x = self.sampled(num_rows, noise.fold_in(key, 0)).sample(seed=noise.fold_in(key, 1))
+        return tf.cast(x, self.density_dtype)
+
     def sampled(self, num_images: int | tf.Tensor, key: tf.Tensor) -> tfd.Distribution:
         """Returns the distribution of the pixels given z drawn from the prior, batch shape [num_images]."""
         return self.generative.sample([epsilon_l[0] for epsilon_l in self.draw_epsilon(1, num_images, key)])

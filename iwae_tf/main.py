@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 
+from iwae_tf.datasets import tables
 from iwae_tf.evaluation import pareto
 from iwae_tf.experiment import build, cluster, command, finished, memory, parsing, stored, summary
 from iwae_tf.runtime import signals
@@ -37,7 +38,7 @@ def _run(options, run):
     images, data = build.load_images(options)
     cluster.refuse_differences(options, data, workers)
     if options.train:
-        memory.refuse_impossible(options, math.prod(images.image_shape))
+        memory.refuse_impossible(options, math.prod(images.event_shape))
     with strategy.scope():
         model = _new_model(options, images)
     # Outside of the scope: only the chief loads the other model, so no variable of it may be shared by all workers.
@@ -71,7 +72,7 @@ def _print_results(options, results, run):
 def _new_model(options, images):
     """The untrained model."""
     steps_per_epoch = build.build_plan(options).steps_per_epoch(len(images.train))
-    return build.build_model(options, images.image_shape, images.train_mean, steps_per_epoch)
+    return build.build_model(options, images.event_shape, images, steps_per_epoch)
 
 
 def _announce(options, images, data, workers, run):
@@ -79,12 +80,25 @@ def _announce(options, images, data, workers, run):
     if not workers.is_chief:
         print(f"worker {workers.index + 1} of {workers.count}; the first one writes the files")
         return
-    num_images = f"{len(images.train):,} images of {options.dataset}"
+    kind = "rows" if images.is_table else "images"
+    num_images = f"{len(images.train):,} {kind} of {options.dataset}"
     print(f"{summary.title(options)} on {num_images}; all files go to {run.path}/")
     if data.num_duplicates:
-        print(f"{data.num_duplicates:,} of the {len(images.test):,} test images are also training images")
+        print(f"{data.num_duplicates:,} of the {len(images.test):,} test {kind} are also training {kind}")
+    if images.is_table:
+        _describe_table(images)
     if options.strategy != "default":
         print(f"--strategy={options.strategy}: {workers.count} worker{'s'[: workers.count > 1]}, without XLA")
+
+
+def _describe_table(table):
+    """Prints what a user should know about the columns."""
+    values = sum(split.size for split in (table.train, table.validation, table.test))
+    missing = f", {table.num_missing / values:.1%} of the values are missing" if table.num_missing else ""
+    sizes = f"{len(table.validation):,} rows for validation, {len(table.test):,} for the test"
+    print(f"{len(table.columns)} columns; {sizes}{missing}")
+    for first, second in tables.equal_columns(table.train, table.columns):
+        print(f"columns {first} and {second} have the same values; one of them is enough (see --drop_columns)")
 
 
 def run(argv: Sequence[str] | None = None) -> None:

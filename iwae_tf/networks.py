@@ -9,6 +9,7 @@ epsilon = [epsilon_1, ..., epsilon_L] are the standard normal tensors that becom
 [2]: Casper Kaae Sonderby et al. Ladder Variational Autoencoders. arXiv:1602.02282.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
@@ -274,18 +275,25 @@ def paper_networks(
     inference: str = "bottom_up",
     output_bias: np.ndarray | None = None,
     seed: int = 0,
+    likelihood: str | Callable[..., keras.layers.Layer] = "bernoulli",
+    input_layer: keras.layers.Layer | None = None,
     **layer_kwargs: Any,
 ) -> tuple[BottomUpInference | LadderInference, GenerativeNetwork]:
     """Builds the paper's networks for any number of stochastic layers [1, section 5], or those of the Ladder VAE [2].
 
     Args:
-      event_size: the number of pixels.
+      event_size: the number of values in x, such as pixels.
       latent_dims: the sizes of z_1, ..., z_L.
       hidden_dims: for each stochastic layer, the widths of the hidden layers below it; the generative network
         mirrors them. None means the paper's, `paper.hidden_dims`.
       inference: a key of `INFERENCE`.
-      output_bias: initial logits of the pixels, [event_size], or None for zeros.
+      output_bias: initial logits of Bernoulli pixels, [event_size], or None for zeros.
       seed: seed of the initial weights.
+      likelihood: p(x | z_1): a key of `layers.LIKELIHOODS`, or a function that returns the layer and takes the
+        arguments of `layers.StochasticLayer`, such as `functools.partial(layers.GaussianLikelihoodLayer,
+        moments=...)`.
+      input_layer: what x passes through before the inference network's hidden layers, such as
+        `layers.Preprocessing`, or None.
       **layer_kwargs: `activation`, `batch_norm` and `dtype` of the layers, see `layers.StochasticLayer`.
 
     Returns:
@@ -297,7 +305,10 @@ def paper_networks(
     if inference not in INFERENCE:
         raise ValueError(f"inference is {inference!r}, but must be one of {', '.join(INFERENCE)}.")
     hidden_dims = _checked_hidden_dims(latent_dims, hidden_dims)
-    upward, decoder, between = _stochastic_layers(event_size, latent_dims, hidden_dims, seed, output_bias, layer_kwargs)
+    build_decoder = functools.partial(_likelihood(likelihood, output_bias), event_size)
+    upward, decoder, between = _stochastic_layers(
+        build_decoder, latent_dims, hidden_dims, seed, input_layer, layer_kwargs
+    )
     prior = layers.standard_normal(latent_dims[-1], dtype=layers.density_dtype(decoder.variable_dtype))
     dtype = decoder.dtype_policy
     generative = GenerativeNetwork([decoder, *between], prior, name="generative", dtype=dtype)
@@ -320,20 +331,36 @@ def _checked_hidden_dims(latent_dims, hidden_dims):
     return hidden_dims
 
 
+def _likelihood(likelihood, output_bias):
+    """The function that builds p(x | z_1)."""
+    if output_bias is not None:
+        return functools.partial(layers.BernoulliLayer, output_bias=output_bias)
+    if not isinstance(likelihood, str):
+        return likelihood
+    if likelihood not in layers.LIKELIHOODS:
+        raise ValueError(f"likelihood is {likelihood!r}, but must be one of {', '.join(layers.LIKELIHOODS)}.")
+    return layers.LIKELIHOODS[likelihood]
+
+
 def _are_positive_integers(values):
     return isinstance(values, Sequence) and all(isinstance(value, Integral) and value > 0 for value in values)
 
 
-def _stochastic_layers(event_size, latent_dims, hidden_dims, seed, output_bias, layer_kwargs):
+def _stochastic_layers(build_decoder, latent_dims, hidden_dims, seed, input_layer, layer_kwargs):
     """Returns the layers of q(z_l | ...), of p(x | z_1), and of p(z_1 | z_2), ..., p(z_{L-1} | z_L)."""
     seeds = np.random.SeedSequence(seed).generate_state(2 * len(latent_dims)).tolist()
     upward = [
-        layers.GaussianLayer(units, hidden, seed=seeds.pop(), name=f"q_z{i + 1}", **layer_kwargs)
+        layers.GaussianLayer(
+            units,
+            hidden,
+            seed=seeds.pop(),
+            name=f"q_z{i + 1}",
+            input_layer=None if i else input_layer,
+            **layer_kwargs,
+        )
         for i, (units, hidden) in enumerate(zip(latent_dims, hidden_dims, strict=True))
     ]
-    decoder = layers.BernoulliLayer(
-        event_size, hidden_dims[0][::-1], seed=seeds.pop(), output_bias=output_bias, name="p_x", **layer_kwargs
-    )
+    decoder = build_decoder(hidden_dims[0][::-1], seed=seeds.pop(), name="p_x", **layer_kwargs)
     between = [
         layers.GaussianLayer(units, hidden[::-1], seed=seeds.pop(), name=f"p_z{i + 1}", **layer_kwargs)
         for i, (units, hidden) in enumerate(zip(latent_dims[:-1], hidden_dims[1:], strict=True))

@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> None:
         run_options = stored.read_options(run)
         run.take()
         command.import_tensorflow_quietly()
+        from iwae_tf.datasets import observations
         from iwae_tf.evaluation import pruning
 
         images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
@@ -62,9 +63,10 @@ def main(argv: Sequence[str]) -> None:
             print(_nothing_to_remove(measured, run))
             return
         _announce(measured, kept, options.threshold)
-        smaller = _smaller(model, run_options, images.image_shape, kept)
+        smaller = _smaller(model, run_options, images.event_shape, kept)
         pruning.transfer(model, smaller, kept, [layer.means for layer in measured])
-        values = _evaluate({"before": model, "after": pruning.OnSharedEpsilon(smaller, model, kept)}, images, options)
+        pair = {"before": model, "after": pruning.OnSharedEpsilon(smaller, model, kept)}
+        values = _evaluate(pair, observations.fixed(images.test, "test", model.support), options)
         summary = _summary(options, kept, {"before": model, "after": smaller}, values, num_train)
         _write(run, summary, smaller if options.export else None)
         print(_table(summary, run))
@@ -72,10 +74,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _measure_units(model, images, run):
     """The statistics of the units on training images, and how many images these are."""
-    from iwae_tf.datasets import binarization
+    from iwae_tf.datasets import observations
     from iwae_tf.evaluation import units
 
-    train = binarization.fixed_binarization(images.train[:_NUM_IMAGES], "train")
+    train = observations.fixed(images.train[:_NUM_IMAGES], "train", model.support)
     print(f"measuring the units of {run.path} on {len(train):,} training images", flush=True)
     measured = units.measure(model, train)
     units.refuse_infinite(measured)
@@ -107,12 +109,11 @@ def _announce(measured, kept, threshold):
         print(text, flush=True)
 
 
-def _evaluate(models, images, options):
-    """Estimates log p(x) of the test images under each model, name -> float64 [num_images]."""
-    from iwae_tf.datasets import binarization
+def _evaluate(models, test, options):
+    """Estimates log p(x) of the first test images under each model, name -> float64 [num_images]."""
     from iwae_tf.evaluation import log_likelihood
 
-    test = binarization.fixed_binarization(images.test, "test")[: options.images or None]
+    test = test[: options.images or None]
     values = {}
     for name, model in models.items():
         print(f"{name}: evaluating {len(test):,} test images with {options.nll_samples:,} samples each", flush=True)
@@ -130,7 +131,7 @@ def _evaluate(models, images, options):
 
 def _summary(options, kept, models, values, num_train):
     """The content of pruned.json."""
-    from iwae_tf.datasets import binarization
+    from iwae_tf.datasets import observations
     from iwae_tf.evaluation import units
 
     nll = {name: mean_and_stderr(-log_likelihoods) for name, log_likelihoods in values.items()}
@@ -148,7 +149,7 @@ def _summary(options, kept, models, values, num_train):
             "difference": mean_and_stderr(values["before"] - values["after"]),
             "num_samples": options.nll_samples,
             "num_images": len(values["before"]),
-            "binarization_seed": binarization.FIXED_BINARIZATION_SEED,
+            "binarization_seed": observations.SEED,
         },
         "exported": options.export,
     }

@@ -42,3 +42,27 @@ REAL = Support("a distribution of real numbers", "numbers")
 def levels(num_levels: int) -> Support:
     """Returns the support of pixels with a number of grey levels, such as 256."""
     return Support("discretized logistic", f"whole numbers from 0 to {num_levels - 1}", 0.0, num_levels - 1.0, True)
+
+
+# The likelihoods by name; `of_likelihood` has the support of each.
+LIKELIHOODS = (
+    "bernoulli",
+    "continuous_bernoulli",
+    "discretized_logistic",
+    "gaussian",
+    "student_t",
+    "poisson",
+    "negative_binomial",
+)
+
+
+def of_likelihood(name: str, num_levels: int = 256) -> Support:
+    """Returns the support of a likelihood from `LIKELIHOODS`; a discretized logistic has `num_levels` levels."""
+    named = {
+        "bernoulli": BINARY,
+        "continuous_bernoulli": UNIT_INTERVAL,
+        "discretized_logistic": levels(num_levels),
+        "poisson": COUNTS,
+        "negative_binomial": COUNTS,
+    }
+    return named.get(name, REAL)

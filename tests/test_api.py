@@ -20,7 +20,7 @@ def images():
     """Grey images of 2 x 3 pixels."""
     rng = np.random.default_rng(0)
     train, validation, test = (rng.integers(0, 256, [n, EVENT], np.uint8) for n in (24, 5, 7))
-    return datasets.Images(train, validation, test, image_shape=(2, 3))
+    return datasets.Dataset(train, validation, test, event_shape=(2, 3))
 
 
 def _model(seed=0, **kwargs):
@@ -85,8 +85,8 @@ def test_train_refuses_another_run_in_the_folder_unless_it_is_overwritten(images
 def test_errors_speak_of_arguments(images, tmp_path):
     with pytest.raises(UserError, match="^batch_size=50 is more than the 24 training images"):
         iwae_tf.train(_model(), images, _plan(batch_size=50), tmp_path / "run")
-    other = datasets.Images(images.train[:, :4], images.validation[:, :4], images.test[:, :4], (2, 2))
-    with pytest.raises(UserError, match="have 4 pixels, but the model is for 6"):
+    other = datasets.Dataset(images.train[:, :4], images.validation[:, :4], images.test[:, :4], (2, 2))
+    with pytest.raises(UserError, match="have 4 values a row, but the model is for 6"):
         iwae_tf.train(_model(), other, _plan(), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -60,5 +60,5 @@ def test_fixed_binarization_of_the_test_images_is_that_of_the_evaluation(mnist):
 
 def test_the_threshold_is_one_half():
     grey = np.array([[0, 127, 128, 255]], np.uint8)
-    images = datasets.Images(grey, grey, grey, (2, 2))
+    images = datasets.Dataset(grey, grey, grey, (2, 2))
     np.testing.assert_array_equal(binarization.binarize_once(images, "threshold").test, [[0, 0, 255, 255]])

@@ -62,7 +62,7 @@ def test_chardata_is_upright_and_split_as_in_the_papers_code(chardata_folder, ch
     np.testing.assert_array_equal(images.train, characters[0][order[:23000]].reshape(-1, 784))
     np.testing.assert_array_equal(images.validation, characters[0][order[23000:]].reshape(-1, 784))
     np.testing.assert_array_equal(images.test, characters[1].reshape(-1, 784))
-    assert images.image_shape == (28, 28)
+    assert images.event_shape == (28, 28)
 
 
 def test_a_different_chardata_file_is_refused(chardata_folder):

@@ -26,7 +26,7 @@ def test_mnist_has_the_original_content(mnist):
 
 
 def test_the_splits_of_mnist(mnist):
-    assert mnist.image_shape == (28, 28)
+    assert mnist.event_shape == (28, 28)
     assert mnist.train.shape == (59600, 784)
     assert mnist.validation.shape == (400, 784)
     assert mnist.test.shape == (10000, 784)
@@ -69,7 +69,7 @@ def test_a_tenth_of_a_small_training_set_is_held_out(pictures, tmp_path):
     images = datasets.load(_save(tmp_path, train=pictures[:30], test=pictures[30:]))
     np.testing.assert_array_equal(images.train, pictures[:27].reshape(-1, 12))
     np.testing.assert_array_equal(images.validation, pictures[27:30].reshape(-1, 12))
-    assert images.image_shape == (3, 4)
+    assert images.event_shape == (3, 4)
 
 
 def test_a_given_validation_split_is_used(pictures, tmp_path):
@@ -86,13 +86,13 @@ def test_duplicates_are_counted_and_kept(pictures, tmp_path):
 
 def test_the_description_differs_if_one_pixel_differs(pictures):
     rows = pictures.reshape(-1, 12)
-    images = datasets.Images(rows[:20], rows[20:30], rows[30:], (3, 4))
+    images = datasets.Dataset(rows[:20], rows[20:30], rows[30:], (3, 4))
     described = images.describe()
     assert described["num_images"] == {"train": 20, "validation": 10, "test": 10}
     assert (described["image_shape"], described["num_duplicates"]) == ([3, 4], 0)
     changed = rows.copy()
     changed[25, 3] ^= 1
-    assert datasets.Images(rows[:20], changed[20:30], rows[30:], (3, 4)).describe()["sha256"] != described["sha256"]
+    assert datasets.Dataset(rows[:20], changed[20:30], rows[30:], (3, 4)).describe()["sha256"] != described["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_an_unexpected_number_of_images_is_refused(pictures, monkeypatch):
 
 def test_the_arguments_and_binarizations_of_all_entries_exist():
     arguments = list(inspect.signature(datasets.load).parameters)
-    assert arguments == ["name", *checks.DATA_SET_FLAGS]
+    assert set(arguments) == {"name", "support", *checks.DATA_SET_FLAGS}
     for entry in [*datasets.DATASETS.values(), *datasets.FAMILIES.values()]:
         assert entry.binarization in binarization.BINARIZATIONS
         assert set(entry.takes) <= set(checks.DATA_SET_FLAGS)

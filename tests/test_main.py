@@ -111,7 +111,7 @@ def test_the_model_is_the_one_that_the_flags_ask_for(objective):
     words = [f"--objective={objective}", "--k=7", "--latent_dims=6,5", "--hidden_dims=9,8;4", "--seed=3"]
     options = parsing.parse(["main", *words])
     images = datasets.load("mnist").first(50)
-    model = build.build_model(options, images.image_shape, images.train_mean)
+    model = build.build_model(options, images.event_shape, images)
     model(tf.zeros([1, 784]))
     assert model.objective.name == objective
     assert (model.num_samples, model.seed, model.inference.latent_dims) == (7, 3, [6, 5])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from iwae_tf import datasets
+from iwae_tf import datasets, supports
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.experiment import evaluate, parsing, passes
@@ -95,9 +95,9 @@ def test_frequent_writes_are_skipped(tmp_path):
 
 
 def test_the_passes_that_are_asked_for():
-    images = datasets.Images(*(np.full([n, 4], 128, np.uint8) for n in (9, 2, 5)), image_shape=(2, 2))
+    images = datasets.Dataset(*(np.full([n, 4], 128, np.uint8) for n in (9, 2, 5)), event_shape=(2, 2))
     words = ["--khat_images=3", "--binarization_seeds=3", "--train_nll_images=7"]
-    wanted = passes.evaluation_passes(parsing.parse(["main", *words]), images)
+    wanted = passes.evaluation_passes(parsing.parse(["main", *words]), images, supports.BINARY)
     assert {name: (images.num_images, images.seed, images.num_k_hats) for name, images in wanted.items()} == {
         "test": (5, 0, 3),
         "binarization_1": (5, 1, 0),
@@ -105,7 +105,7 @@ def test_the_passes_that_are_asked_for():
         "train": (7, 0, 0),
     }
     assert not np.array_equal(wanted["test"].draw(), wanted["binarization_1"].draw())
-    assert list(passes.evaluation_passes(parsing.parse(["main"]), images)) == ["test"]
+    assert list(passes.evaluation_passes(parsing.parse(["main"]), images, supports.BINARY)) == ["test"]
 
 
 def test_bounds_that_are_not_finite_are_refused():

@@ -128,7 +128,7 @@ def test_a_distribution_in_half_precision_is_refused(policy):
 
 def test_load_gives_back_the_policy_of_the_training(double, tmp_path):
     """A run in mixed precision, loaded while Keras is in float64."""
-    images = iwae_tf.datasets.Images(*(np.uint8(255 * x) for x in (X[:20], X[20:30], X[30:])), image_shape=(2, 4))
+    images = iwae_tf.datasets.Dataset(*(np.uint8(255 * x) for x in (X[:20], X[20:30], X[30:])), event_shape=(2, 4))
     kwargs = {"dtype": "mixed_bfloat16"}
     model = small_model.build(layer_kwargs=kwargs, **kwargs)
     iwae_tf.train(model, images, iwae_tf.Plan(epochs=1, batch_size=10, jit=False), tmp_path / "run")

@@ -149,7 +149,7 @@ def test_omniglot_is_bright_ink_shrunk_by_area(tmp_path):
     images["test"][0, :15, :30] = 0  # 4 by 8 of the 28x28 pixels, all ink, at the top left.
     _store(tmp_path, "omniglot", images)
     loaded = datasets.load("omniglot", str(tmp_path))
-    assert loaded.image_shape == (28, 28)
+    assert loaded.event_shape == (28, 28)
     expected = np.zeros([28, 28])
     expected[:4, :8] = 255
     np.testing.assert_array_equal(loaded.test[0].reshape(28, 28), expected)

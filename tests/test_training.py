@@ -24,7 +24,7 @@ def images():
     def split(num_images):
         return patterns[rng.integers(0, 3, num_images)].astype(np.uint8)
 
-    return datasets.Images(split(64), split(15), split(9), image_shape=(3, 4))
+    return datasets.Dataset(split(64), split(15), split(9), event_shape=(3, 4))
 
 
 def _model(num_samples=3, latent_dims=(4,), hidden_dims=((6,),), **kwargs):

@@ -148,7 +148,7 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 options = parsing.parse(["main", *sys.argv[1:]])
 images, data = build.load_images(options)
 with strategy.scope():
-    model = build.build_model(options, images.image_shape, images.train_mean)
+    model = build.build_model(options, images.event_shape, images)
 run = runs.RunDirectory(options.run_dir)
 run.claim(stored.run_flags(options), data=data)
 training.train(model, images, build.build_plan(options), run)

@@ -1,13 +1,13 @@
-"""Data sets by name: images and splits. Only the submodule `binarization` imports TensorFlow, on first use."""
+"""Data sets by name, with their splits. Only `binarization` and `observations` import TensorFlow, on first use."""
 
 import importlib
 
-from iwae_tf.datasets.catalogue import DATASETS, FAMILIES, Entry, Images, Request, find, load
+from iwae_tf.datasets.catalogue import DATASETS, FAMILIES, Dataset, Entry, Request, find, load
 
-__all__ = ["DATASETS", "FAMILIES", "Entry", "Images", "Request", "find", "load"]
+__all__ = ["DATASETS", "FAMILIES", "Dataset", "Entry", "Request", "find", "load"]
 
 
 def __getattr__(name: str):
-    if name == "binarization":
-        return importlib.import_module("iwae_tf.datasets.binarization")
+    if name in ("binarization", "observations"):
+        return importlib.import_module(f"iwae_tf.datasets.{name}")
     raise AttributeError(f"module 'iwae_tf.datasets' has no attribute {name!r}")

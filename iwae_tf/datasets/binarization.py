@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_tf import noise
-from iwae_tf.datasets.catalogue import Images
+from iwae_tf.datasets.catalogue import Dataset
 
 # The evaluation uses one binarisation for every run and seed, so that runs can be compared.
 FIXED_BINARIZATION_SEED = 0
@@ -61,16 +61,18 @@ BINARIZATIONS: dict[str, Callable[[np.ndarray, str], np.ndarray]] = {
 }
 
 
-def binarize_once(images: Images, binarization: str) -> Images:
+def binarize_once(images: Dataset, binarization: str) -> Dataset:
     """Applies a binarisation before training.
 
     Args:
-      images: the `datasets.Images`.
+      images: the `datasets.Dataset`.
       binarization: a name from `BINARIZATIONS`.
 
     Returns:
       The same images for "stochastic", and images of 0 and 255 for the other binarisations.
     """
+    if images.train.dtype != np.uint8:
+        return images  # A table of zeros and ones.
     binarize_split = BINARIZATIONS[binarization]
     return dataclasses.replace(
         images,

@@ -1,6 +1,6 @@
-"""Data sets by name: images and splits.
+"""Data sets by name, with their splits: images, and tables.
 
-To add a data set, write a function that takes a `Request` and returns the images, and add an `Entry` with it to
+To add a data set, write a function that takes a `Request` and returns the splits, and add an `Entry` with it to
 `DATASETS` at the end of this file. If one function loads many data sets, add the entry to `FAMILIES`: they are then
 called "family:member", such as "tfds:emnist". Loading needs no other change.
 
@@ -10,41 +10,53 @@ This module does not import TensorFlow: the command line looks up here which arg
 import dataclasses
 import functools
 import hashlib
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from iwae_tf.datasets import chardata, formats, tfds_cache
+from iwae_tf import supports
+from iwae_tf.datasets import chardata, formats, tables, tfds_cache
 from iwae_tf.errors import UserError
 
 _DATA_FOLDER = pathlib.Path(__file__).parent / "mnist"
 _SPLITS = ("train", "validation", "test")
 _TFDS_ARGUMENTS = ("data_dir", "train_split", "validation_split", "test_split")
-
-# Training, validation (or None) and test images, uint8 [n, height, width].
-Splits = tuple[np.ndarray, np.ndarray | None, np.ndarray]
+_FRACTIONS = ("test_fraction", "validation_fraction", "split_seed")
+# Rows that are converted at once.
+_CHUNK = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
-    """The images of a data set, grey values 0 ... 255, one image per row.
+class Dataset:
+    """A data set, one image or row of a table per row.
+
+    Images are uint8, grey values 0 ... 255, or float32 if they are real numbers. Tables are float32; NaN is a missing
+    value.
 
     Attributes:
-      train: uint8 [num_train, event].
-      validation: uint8 [num_validation, event], held out from the training images for choosing between models.
-      test: uint8 [num_test, event].
-      image_shape: (height, width), with height * width = event.
+      train: [num_train, event].
+      validation: [num_validation, event], held out from the training data for choosing between models.
+      test: [num_test, event].
+      event_shape: (height, width), or (height, width, 3) for colours; (number of columns,) for a table.
+      columns: the names of a table's columns; empty for images.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    image_shape: tuple[int, int]
+    event_shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
 
-    def first(self, max_images: int) -> "Images":
-        """Returns the first `max_images` images of each split."""
+    @property
+    def is_table(self) -> bool:
+        """Whether this is a table rather than images."""
+        return len(self.event_shape) == 1
+
+    def first(self, max_images: int) -> "Dataset":
+        """Returns the first `max_images` rows of each split."""
         first = {split: getattr(self, split)[:max_images] for split in _SPLITS}
         return dataclasses.replace(self, **first)
 
@@ -53,27 +65,98 @@ class Images:
         """The mean of the training images as grey values in [0, 1], float64 [event]."""
         return self.train.mean(axis=0) / 255.0
 
+    def moments(
+        self, support: supports.Support, transform: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the mean and the variance of each value of x over the training data that is not missing.
+
+        Args:
+          support: that of x, which decides whether grey values are divided by 255.
+          transform: a function of x [n, event] whose moments are wanted instead, such as `np.log1p`.
+
+        Returns:
+          Two float64 arrays [event].
+        """
+        if self.train.dtype == np.uint8 and support.is_binary and not transform:
+            return self.train_mean, self.train_mean * (1.0 - self.train_mean)
+        scale = 255.0 if self.train.dtype == np.uint8 and support.is_unit_interval else 1.0
+
+        def chunks():
+            for start in range(0, len(self.train), _CHUNK):
+                x = self.train[start : start + _CHUNK].astype(np.float64) / scale
+                yield transform(x) if transform else x
+
+        count = np.maximum(sum(np.sum(~np.isnan(x), axis=0) for x in chunks()), 1)
+        mean = sum(np.nansum(x, axis=0) for x in chunks()) / count
+        return mean, sum(np.nansum((x - mean) ** 2, axis=0) for x in chunks()) / count
+
     @property
     def is_binary(self) -> bool:
-        """Whether all pixels are 0 or 255, so that binarisation has no effect."""
+        """Whether all pixels are 0 or 255, or all values of a table 0, 1 or missing: binarisation has no effect."""
+        if self.train.dtype != np.uint8:
+            return not any(_is_outside(getattr(self, split), supports.BINARY).any() for split in _SPLITS)
         return not any(np.any((images != 0) & (images != 255)) for images in (self.test, self.validation, self.train))
+
+    @property
+    def num_missing(self) -> int:
+        """The number of missing values in all splits."""
+        if self.train.dtype == np.uint8:
+            return 0
+        return sum(int(np.isnan(getattr(self, split)).sum()) for split in _SPLITS)
 
     @functools.cached_property
     def num_duplicates(self) -> int:
         """The number of test images that also occur among the training images; they are not removed."""
-        train = set(map(bytes, self.train))
-        return sum(bytes(image) in train for image in self.test)
+        # Hashes, not the rows, which would need several times their memory.
+        train = {hash(bytes(image)) for image in self.train}
+        return sum(hash(bytes(image)) in train for image in self.test)
 
     def describe(self) -> dict[str, Any]:
         """Returns sizes, duplicates and a check sum that identifies the data of a run; plain JSON values."""
         splits = {split: getattr(self, split) for split in _SPLITS}
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(images).data for images in splits.values()))
+        digest = hashlib.sha256()
+        for values in splits.values():
+            digest.update(np.ascontiguousarray(values).data)
+        shape = {"columns": list(self.columns)} if self.is_table else {"image_shape": list(self.event_shape)}
         return {
-            "num_images": {split: len(images) for split, images in splits.items()},
-            "image_shape": list(self.image_shape),
+            "num_images": {split: len(values) for split, values in splits.items()},
+            **shape,
+            **({"num_missing": self.num_missing} if self.is_table else {}),
             "num_duplicates": self.num_duplicates,
             "sha256": digest.hexdigest(),
         }
+
+    def check(self, support: supports.Support, name: str) -> None:
+        """Raises a UserError if a likelihood with this support has no use for a value.
+
+        Args:
+          support: the values that are possible.
+          name: the data set, for messages.
+        """
+        for split in _SPLITS:
+            values = getattr(self, split)
+            if not self.is_table and values.dtype != np.uint8 and not np.isfinite(values).all():
+                raise UserError(f"The {split} images of {name} have values that are not finite.")
+            if values.dtype == np.uint8 and support.high in (1.0, math.inf):
+                continue  # Grey values are divided by 255 or binarised, or are possible as they are.
+            wrong = np.argwhere(_is_outside(values, support))
+            if len(wrong):
+                row, place = wrong[0]
+                where = f"column {self.columns[place]!r}" if self.is_table else f"pixel {place + 1}"
+                raise UserError(
+                    f"{where} of {name} has the value {values[row, place]:g} in a {split} row, but the likelihood is "
+                    f"{support.distribution}, which has {support.text}; choose another likelihood, or change the data."
+                )
+        if self.is_table:
+            tables.check_columns(self.train, self.columns, name, is_real=support == supports.REAL)
+
+
+def _is_outside(values, support):
+    """Which values are not possible, bool [n, event]; missing values are."""
+    outside = (values < support.low) | (values > support.high) | np.isinf(values)
+    if support.is_integer:
+        outside |= (np.rint(values) != values) & ~np.isnan(values)
+    return outside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +167,19 @@ class Request:
       member: the name within the family, "" outside families.
       data_dir: the folder that holds the data, "" for the default.
       splits: the training, validation and test splits in TFDS's syntax, "" for the default.
+      support: the values that x may have, which decides how files are read.
+      fractions: the validation and the test share of a file without such parts; 0 for none.
+      split_seed: the seed of that split.
+      drop_columns: names of columns that are left out.
     """
 
     member: str
-    data_dir: str
-    splits: tuple[str, str, str]
+    data_dir: str = ""
+    splits: tuple[str, str, str] = ("", "", "")
+    support: supports.Support = supports.BINARY
+    fractions: tuple[float, float] = (0.0, 0.0)
+    split_seed: int = 0
+    drop_columns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +188,7 @@ class Entry:
 
     Attributes:
       load: a function of a `Request` that returns training, validation (or None) and test images, uint8
-        [n, height, width].
+        [n, height, width], or the parts of a table, float32 [n, columns], and the names of its columns.
       binarization: the default binarisation, see `binarization.BINARIZATIONS`.
       takes: the optional arguments of `datasets.load` that have an effect.
       num_validation: the number of training images, the last ones, that are held out if there is no validation split;
@@ -106,7 +197,7 @@ class Entry:
       member: what the name within a family stands for, such as "FILE"; "" outside families.
     """
 
-    load: Callable[[Request], Splits]
+    load: Callable[[Request], tuple]
     binarization: str = "stochastic"
     takes: tuple[str, ...] = ()
     num_validation: int = 400
@@ -136,8 +227,18 @@ def find(name: str) -> tuple[Entry, str]:
 
 
 def load(
-    name: str, data_dir: str = "", train_split: str = "", validation_split: str = "", test_split: str = ""
-) -> Images:
+    name: str,
+    data_dir: str = "",
+    train_split: str = "",
+    validation_split: str = "",
+    test_split: str = "",
+    *,
+    support: supports.Support = supports.BINARY,
+    validation_fraction: float = 0.0,
+    test_fraction: float = 0.0,
+    split_seed: int = 0,
+    drop_columns: Sequence[str] = (),
+) -> Dataset:
     """Loads a data set and checks it.
 
     Args:
@@ -147,22 +248,32 @@ def load(
       train_split: the training split of a TFDS data set, in TFDS's syntax; "" for the official split.
       validation_split: the same for validation; if there is no official split, "" holds out the last training images.
       test_split: the same for the test images.
+      support: the values that the likelihood accepts, which decides how files of one's own are read: for zeros and
+        ones or grey levels as images 0 ... 255, for other numbers as they are.
+      validation_fraction: the share of rows that are drawn for validation from a file of one's own; 0 holds out the
+        last training rows.
+      test_fraction: the share of rows that are drawn for the test; 0 where the file has a test part.
+      split_seed: the seed of these draws.
+      drop_columns: names of columns of a table that are left out.
 
     Returns:
-      The `Images`, not binarised.
+      The `Dataset`, not binarised.
 
     Raises:
       UserError: the name is unknown, or the data are unavailable, damaged or not as expected.
     """
     entry, member = find(name)
     given_splits = (train_split, validation_split, test_split)
-    train, validation, test = entry.load(Request(member, data_dir, given_splits))
+    fractions = (validation_fraction, test_fraction)
+    request = Request(member, data_dir, given_splits, support, fractions, split_seed, tuple(drop_columns))
+    train, validation, test, *columns = entry.load(request)
     if validation is None:
         num_train = len(train) - min(entry.num_validation, max(1, len(train) // 10))
         train, validation = train[:num_train], train[num_train:]
     _check(name, (train, validation, test), None if any(given_splits) else entry.num_images)
-    height, width = train.shape[1:]
-    return Images(_rows(train), _rows(validation), _rows(test), image_shape=(height, width))
+    loaded = Dataset(_rows(train), _rows(validation), _rows(test), train.shape[1:], *columns)
+    loaded.check(support, name)
+    return loaded
 
 
 def _rows(images):
@@ -170,7 +281,7 @@ def _rows(images):
 
 
 def _check(name, splits, num_images):
-    """Refuses images that cannot be the data set."""
+    """Refuses data that cannot be the data set."""
     counts = tuple(map(len, splits))
     if num_images and counts != num_images:
         raise UserError(f"{name} has {counts} training, validation and test images; expected {num_images}.")
@@ -181,7 +292,7 @@ def _check(name, splits, num_images):
             raise UserError(
                 f"{name} has images of sizes {splits[0].shape[1:]} and {images.shape[1:]}; expected a single size."
             )
-        if images.min() == images.max():
+        if images.ndim > 2 and images.min() == images.max():
             raise UserError(
                 f"All pixels of the {split} images of {name} are {images.min()}; expected different values."
             )
@@ -203,13 +314,23 @@ def _load_omniglot28(request):
 
 
 def _load_npz(request):
-    return formats.read_npz(request.member)
+    return formats.read_npz(request.member, request.support, request.fractions, request.split_seed)
+
+
+def _load_npy(request):
+    return formats.read_npy(request.member, request.support, request.fractions, request.split_seed)
+
+
+def _load_csv(request):
+    """A table; all its values are numbers or missing."""
+    values, columns = tables.read_csv(request.member, request.drop_columns)
+    return *tables.split(values, request.fractions, request.split_seed, request.member), columns
 
 
 def _load_tfds(request, official=("train", "", "test"), convert=None):
     chosen = [given or default for given, default in zip(request.splits, official, strict=True)]
     splits = {split: text for split, text in zip(_SPLITS, chosen, strict=True) if text}
-    images = tfds_cache.read(request.member, request.data_dir, splits, convert)
+    images = tfds_cache.read(request.member, request.data_dir, splits, convert, not request.support.is_binary)
     if max(split.max() for split in images.values()) == 1:  # Zeros and ones.
         images = {split: split_images * np.uint8(255) for split, split_images in images.items()}
     return images["train"], images.get("validation"), images["test"]
@@ -235,5 +356,7 @@ DATASETS = {
 }
 FAMILIES = {
     "tfds": Entry(_load_tfds, takes=_TFDS_ARGUMENTS, member="NAME"),
-    "npz": Entry(_load_npz, member="FILE"),
+    "npz": Entry(_load_npz, takes=_FRACTIONS, member="FILE"),
+    "npy": Entry(_load_npy, takes=_FRACTIONS, member="FILE"),
+    "csv": Entry(_load_csv, "fixed", takes=(*_FRACTIONS, "drop_columns"), member="FILE"),
 }

@@ -1,4 +1,4 @@
-"""File formats of images -> uint8 arrays [num_images, height, width], 0 ... 255, bright ink."""
+"""File formats of arrays -> images [num_images, height, width], uint8 0 ... 255 with bright ink, or tables."""
 
 import hashlib
 import lzma
@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from iwae_tf import supports
+from iwae_tf.datasets import tables
 from iwae_tf.errors import UserError
 from iwae_tf.runtime import files
 
@@ -41,20 +43,33 @@ _NPZ_NAMES = {
     "validation": ("validation", "x_validation", "x_valid", "x_val"),
     "test": ("test", "x_test"),
 }
+# The array of a file without splits.
+_WHOLE = ("data", "x", "X")
 # Floats may be this far outside of [0, 1], as after a rescaling in single precision.
 _ROUNDING = 1e-5
 
 
-def read_npz(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Reads a user's own images.
+def read_npz(
+    path: str | pathlib.Path,
+    support: supports.Support = supports.BINARY,
+    fractions: tuple[float, float] = (0.0, 0.0),
+    seed: int = 0,
+) -> tuple:
+    """Reads a user's own images or tables.
 
     Args:
-      path: a .npz file with arrays `train`, `test` and optionally `validation`, or `x_train` and so on; others are
-        ignored. Each is [n, height, width], [n, height, width, 1 or 3], or [n, size * size] for square images, row by
-        row; bool, integers 0 ... 255, or floats in [0, 1]. Colour images become luminance.
+      path: a .npz file with arrays `train`, `test` and optionally `validation`, or `x_train` and so on; or, if there
+        are fractions, `data`, `x` or `X`, which is split. Others are ignored. Each is [n, height, width],
+        [n, height, width, 1 or 3] or [n, columns].
+      support: the values of x. For zeros and ones and for grey levels the arrays are images: bool, integers 0 ... 255,
+        or floats in [0, 1]; [n, size * size] are square images, row by row, and colours become luminance for zeros and
+        ones. Other numbers are kept, and [n, columns] are tables.
+      fractions: the validation and the test share of a file without such parts; 0 for none.
+      seed: the seed of that split.
 
     Returns:
-      Training, validation (or None) and test images, uint8 [n, height, width].
+      Training, validation (or None) and test data: images, uint8 or float32 [n, height, width] or
+      [n, height, width, 3]; or tables, float32 [n, columns], followed by the names of the columns.
 
     Raises:
       UserError: the file cannot be read or does not contain such arrays.
@@ -63,31 +78,93 @@ def read_npz(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, n
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"There is no file {path}; {expected}.")
-    stored = files.read_arrays(path, [name for names in _NPZ_NAMES.values() for name in names])
+    stored = files.read_arrays(path, [*(name for names in _NPZ_NAMES.values() for name in names), *_WHOLE])
     if stored is None:
         raise UserError(f"Cannot read {path} as arrays of numbers; {expected}.")
     named = {split: [name for name in names if name in stored] for split, names in _NPZ_NAMES.items()}
     arrays = {split: stored[names[0]] for split, names in named.items() if names}
+    whole = [name for name in _WHOLE if name in stored]
+    if not arrays and whole and fractions[1]:
+        arrays = {"train": stored[whole[0]]}
+    elif "train" in arrays and fractions[1] and "test" in arrays:
+        raise UserError(f"{path} has a test part, so a test_fraction has no effect; leave it out.")
     missing = [name for name in ("train", "test") if name not in arrays]
-    if missing:
-        raise UserError(f"{path} has no array {missing[0]!r}; {expected}.")
+    if missing and not ("train" in arrays and fractions[1]):
+        raise UserError(f"{path} has no array {missing[0]!r}; {expected}, or give a test_fraction.")
+    return _split(_converted(arrays, path, support), fractions, seed, path)
+
+
+def read_npy(
+    path: str | pathlib.Path, support: supports.Support, fractions: tuple[float, float], seed: int = 0
+) -> tuple:
+    """Reads a .npy file with one array of images or rows, which is split; see `read_npz`."""
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; expected a .npy file.")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"Cannot read {path} as an array of numbers; expected a .npy file.") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} holds several arrays; use npz:{path}.")
+    return _split(_converted({"train": array}, path, support), fractions, seed, path)
+
+
+def _split(arrays, fractions, seed, path):
+    """The three parts, and the columns of a table."""
+    train, validation, test = (arrays.get(split) for split in _NPZ_NAMES)
+    if test is None:
+        train, validation, test = tables.split(train, fractions, seed, path)
+    elif validation is None and fractions[0]:
+        train, _, validation = tables.split(train, (0.0, fractions[0]), seed, path)
+    columns = [tables.default_columns(train.shape[1])] if train.ndim == 2 else []
+    return train, validation, test, *columns
+
+
+def _converted(arrays, path, support):
+    """Images, or tables if values are numbers of any size."""
     # All splits share one scale, since a split can be dark by chance.
-    maximum = _maximum(arrays, path)
-    images = {name: _images(grey_values(array, path, name, maximum), path, name) for name, array in arrays.items()}
-    if len({split.shape[1:] for split in images.values()}) > 1:
-        shapes = ", ".join(f"{name} {split.shape[1:]}" for name, split in images.items())
+    maximum = _maximum(arrays, path, support)
+    if support.is_integer and math.isfinite(support.high) and not _are_tables(arrays):
+        grey = {name: grey_values(array, path, name, maximum) for name, array in arrays.items()}
+        converted = {name: _images(array, path, name, support.is_binary) for name, array in grey.items()}
+    else:
+        converted = {name: _numbers(array, path, name, maximum, support) for name, array in arrays.items()}
+    if len({split.shape[1:] for split in converted.values()}) > 1:
+        shapes = ", ".join(f"{name} {split.shape[1:]}" for name, split in converted.items())
         raise UserError(f"The images in {path} differ in size ({shapes}); all splits must have the same size.")
-    return images["train"], images.get("validation"), images["test"]
+    return converted
 
 
-def _maximum(arrays, path):
+def _are_tables(arrays):
+    """Whether all are [n, columns] and cannot be square images."""
+    return all(a.ndim == 2 and math.isqrt(a.shape[1]) ** 2 != a.shape[1] for a in arrays.values())
+
+
+def _numbers(array, path, name, maximum, support):
+    """Numbers as they are: tables, or images of another kind than grey levels."""
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    is_grey = array.dtype.kind in "bu" and array.ndim != 2
+    if support.is_unit_interval and array.dtype.kind in "iu":
+        array = grey_values(array, path, name, maximum)
+        return _images(array, path, name, grey=False)
+    if array.ndim == 2:
+        for column, label in enumerate(tables.default_columns(array.shape[1])):
+            tables.check_resolution(array[:, column].astype(np.float64), path, f"{name}, {label}")
+    values = array if is_grey and array.dtype == np.uint8 else array.astype(np.float32)
+    return values if array.ndim == 2 else _images(values, path, name, grey=False)
+
+
+def _maximum(arrays, path, support=supports.BINARY):
     """The value of full ink: 1 for bool and float; for integers 255, or 1 if none of the values is larger."""
     for name, array in arrays.items():
         if array.dtype.kind not in "buif":
             raise UserError(f"{name} in {path} has type {array.dtype}; expected bool, integers 0 ... 255, or floats.")
         if not array.size:
             raise UserError(f"{name} in {path} is empty, with shape {array.shape}; it must have at least one image.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        is_bounded = math.isfinite(support.high) and not _are_tables(arrays)
+        if array.dtype.kind == "f" and is_bounded and not np.isfinite(array).all():
             raise UserError(f"{name} in {path} has values that are not finite; expected floats in [0, 1].")
     return 1 if all(array.dtype.kind in "bf" or array.max() <= 1 for array in arrays.values()) else 255
 
@@ -128,10 +205,12 @@ def luminance(images: np.ndarray) -> np.ndarray:
     return np.rint(images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
 
 
-def _images(array, path, name):
-    """Any accepted shape -> [n, height, width]."""
-    if array.ndim == 4 and array.shape[3] in (1, 3):
+def _images(array, path, name, grey=True):
+    """Any accepted shape -> [n, height, width], or [n, height, width, 3] if colours are kept."""
+    if array.ndim == 4 and (array.shape[3] == 1 or (grey and array.shape[3] == 3)):
         array = luminance(array)
+    if array.ndim == 4 and array.shape[3] == 3:
+        return array
     size = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
     if array.ndim == 2 and size**2 == array.shape[1]:
         array = array.reshape(-1, size, size)

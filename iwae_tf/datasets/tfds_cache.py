@@ -26,7 +26,13 @@ _BATCH = 100
 _TFDS_SERVER = "https://storage.googleapis.com"
 
 
-def read(name: str, data_dir: str, splits: Mapping[str, str], convert: Callable | None = None) -> dict[str, np.ndarray]:
+def read(
+    name: str,
+    data_dir: str,
+    splits: Mapping[str, str],
+    convert: Callable | None = None,
+    keep_colour: bool = False,
+) -> dict[str, np.ndarray]:
     """Reads splits of a data set, and prepares it first if necessary.
 
     Args:
@@ -35,10 +41,11 @@ def read(name: str, data_dir: str, splits: Mapping[str, str], convert: Callable 
       splits: name -> split in TFDS's syntax, such as {"train": "train[:80%]"}.
       convert: a function of images, a uint8 tensor [n, height, width], that returns other images, or None. Its name
         identifies it in the cache.
+      keep_colour: whether colour images stay [n, height, width, 3]; else they become luminance,
+        0.299 R + 0.587 G + 0.114 B.
 
     Returns:
-      Name -> images of the split, uint8 [n, height, width]. Colour images become luminance,
-      0.299 R + 0.587 G + 0.114 B.
+      Name -> images of the split, uint8 [n, height, width] or [n, height, width, 3].
 
     Raises:
       UserError: the data set or split does not exist, is unavailable or damaged, or its images differ in size.
@@ -47,12 +54,16 @@ def read(name: str, data_dir: str, splits: Mapping[str, str], convert: Callable 
     if data_dir and not pathlib.Path(data_dir).is_dir():
         raise UserError(f"data_dir={data_dir} is not a folder; pass a folder of TensorFlow Datasets.")
     folder = _find(name, data_dir) or _prepare(name, data_dir)
-    path = files.cache_folder() / "tfds" / f"{folder.parent.name}-{_digest(folder, splits, convert)}.npz"
+    path = files.cache_folder() / "tfds" / f"{folder.parent.name}-{_digest(folder, splits, convert, keep_colour)}.npz"
     arrays = files.read_arrays(path)
-    if arrays is None or set(arrays) != set(splits) or any(a.dtype != np.uint8 or a.ndim != 3 for a in arrays.values()):
-        arrays = {split: _read_split(folder, text, convert) for split, text in splits.items()}
+    if arrays is None or set(arrays) != set(splits) or any(not _are_images(array) for array in arrays.values()):
+        arrays = {split: _read_split(folder, text, convert, keep_colour) for split, text in splits.items()}
         _cache(path, arrays)
     return arrays
+
+
+def _are_images(array):
+    return array.dtype == np.uint8 and array.ndim in (3, 4)
 
 
 def _find(name, data_dir):
@@ -70,13 +81,13 @@ def _find(name, data_dir):
     return max(matching, key=lambda folder: [int(part) for part in folder.name.split(".")], default=None)
 
 
-def _digest(folder, splits, convert):
+def _digest(folder, splits, convert, keep_colour):
     """A digest of everything that determines the arrays; TFDS's records contain the sizes and check sums of files."""
     try:
         records = [(folder / name).read_text(encoding="utf-8") for name in ("dataset_info.json", "features.json")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder} is damaged: cannot read its records ({error}); prepare it again.") from error
-    conversion = convert.__name__ if convert else None
+    conversion = convert.__name__ if convert else "colour" if keep_colour else None
     return hashlib.sha256(json.dumps([_CONVERSION_VERSION, records, splits, conversion]).encode()).hexdigest()[:20]
 
 
@@ -128,7 +139,7 @@ def _check_network(builder, folder, help_text):
         raise UserError(f"{folder} does not exist, and {urls[0]} cannot be reached ({error}); {help_text}") from error
 
 
-def _read_split(folder, split, convert):
+def _read_split(folder, split, convert, keep_colour):
     """All images of a split, in the order in which TFDS stored them."""
     import tensorflow as tf
 
@@ -139,8 +150,10 @@ def _read_split(folder, split, convert):
     try:
         images = builder.as_dataset(split=split, shuffle_files=False).map(lambda example: example[feature])
         for batch in images.batch(_BATCH):
-            grey = formats.luminance(batch.numpy())
-            converted.append(convert(grey).numpy() if convert else grey)
+            pixels = batch.numpy()
+            if convert or not keep_colour or pixels.shape[-1] == 1:
+                pixels = formats.luminance(pixels)
+            converted.append(convert(pixels).numpy() if convert else pixels)
     except tf.errors.OpError as error:
         raise UserError(
             f"Cannot read the split {split} of {folder} ({first_line(error)}): its images differ in size, or it is "

@@ -88,6 +88,14 @@ def _transfer_layer(layer, smaller, inputs, outputs):
         weights[head] = [weight[..., outputs] for weight in weights[head]]
     for part, values in zip(smaller_parts, weights, strict=True):
         part.set_weights(values)
+    for weight, trained in zip(_other_weights(smaller), _other_weights(layer), strict=True):
+        weight.assign(trained)
+
+
+def _other_weights(layer):
+    """The weights of a layer that do not depend on its input, such as a scale of each value of x."""
+    of_parts = {id(weight) for part in (*layer.hidden, *layer.heads) for weight in part.weights}
+    return [weight for weight in layer.weights if id(weight) not in of_parts]
 
 
 def _without_inputs(kernel, kept, constants):

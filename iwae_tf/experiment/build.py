@@ -5,16 +5,18 @@ TensorFlow is imported by the functions that need it, so that `--help` and error
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import sys
 
 import msgspec
+import numpy as np
 
-from iwae_tf import datasets, runs
+from iwae_tf import datasets, runs, supports
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import stored
-from iwae_tf.experiment.flags import Options
+from iwae_tf.experiment.flags import DEPENDENT_FLAGS, Options
 from iwae_tf.runs.results import describe_data
 
 
@@ -31,7 +33,7 @@ def load(run_dir: str | pathlib.Path):
     options = stored.read_options(run)
     if not run.has_checkpoints():
         raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
-    model = build_model(options, run.read_data().image_shape)
+    model = build_model(options, run.read_data().event_shape)
     training.prepare(model, build_plan(options))
     training.restore(model, run)
     with contextlib.suppress(UserError):  # Damaged results are no reason to refuse the weights.
@@ -46,11 +48,11 @@ def load(run_dir: str | pathlib.Path):
     return model
 
 
-def load_images(options: Options) -> tuple[datasets.Images, runs.DataDescription]:
+def load_images(options: Options) -> tuple[datasets.Dataset, runs.DataDescription]:
     """Loads the images and, unless that is done each time one is used, binarises them.
 
     Returns:
-      `datasets.Images`, and their description, which a run keeps.
+      `datasets.Dataset`, and their description, which a run keeps.
 
     Raises:
       UserError: they cannot be loaded; see `datasets.load`.
@@ -58,8 +60,15 @@ def load_images(options: Options) -> tuple[datasets.Images, runs.DataDescription
     from iwae_tf.datasets import binarization
 
     splits = options.train_split, options.validation_split, options.test_split
-    images = datasets.load(options.dataset, options.data_dir, *splits)
+    support = options.support
+    reading = ("validation_fraction", "test_fraction", "split_seed", "drop_columns")
+    arguments = {name: getattr(options, name) for name in reading}
+    images = datasets.load(options.dataset, options.data_dir, *splits, support=support, **arguments)
     images = images.first(options.max_images) if options.max_images else images
+    if options.mask_input and not images.is_table:
+        raise UserError("--mask_input has no effect for images, which have no missing values; leave it out.")
+    if not support.is_binary:
+        return images, describe_data("none", images.describe())
     binarized = binarization.binarize_once(images, options.binarization)
     if not binarized.train.any():
         raise UserError(f"--binarization={options.binarization} makes all training images black; use another.")
@@ -67,7 +76,7 @@ def load_images(options: Options) -> tuple[datasets.Images, runs.DataDescription
     return binarized, describe_data(used, images.describe())
 
 
-def load_images_of(run: runs.RunDirectory, data_dir: str) -> datasets.Images:
+def load_images_of(run: runs.RunDirectory, data_dir: str) -> datasets.Dataset:
     """Returns the images that a run was trained on, as `load_images` does.
 
     Args:
@@ -83,28 +92,29 @@ def load_images_of(run: runs.RunDirectory, data_dir: str) -> datasets.Images:
     return images
 
 
-def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch: int = 0):
+def build_model(options: Options, event_shape, dataset: datasets.Dataset | None = None, steps_per_epoch: int = 0):
     """Builds the model.
 
     Args:
       options: the `Options`.
-      image_shape: (height, width).
-      train_mean: `datasets.Images.train_mean`, which sets the decoder's output bias; None if weights will be
+      event_shape: (height, width), (height, width, 3) or (number of columns,).
+      dataset: the data, whose moments set the initial output of the generative network; None if weights will be
         restored.
       steps_per_epoch: training steps per epoch, for the warm-up.
 
     Returns:
       An `ImportanceWeightedAutoencoder` that has its variables.
     """
-    from iwae_tf import bounds, layers, models, networks
+    from iwae_tf import bounds, models, networks
 
     inference, generative = networks.paper_networks(
-        math.prod(image_shape),
+        math.prod(event_shape),
         options.latent_dims,
         options.hidden_dims,
         inference=options.inference,
-        output_bias=None if train_mean is None else layers.output_bias_from_mean(train_mean),
         seed=options.seed,
+        likelihood=_likelihood(options, event_shape, dataset),
+        input_layer=_preprocessing(options, event_shape, dataset),
         activation=options.activation,
         batch_norm=options.batch_norm,
         dtype=options.dtype_policy,  # Whatever Keras' configuration says.
@@ -122,6 +132,46 @@ def build_model(options: Options, image_shape, train_mean=None, steps_per_epoch:
     )
     model.build((None, generative.event_size))
     return model
+
+
+def _likelihood(options, event_shape, dataset):
+    """A function that builds p(x | z_1)."""
+    from iwae_tf import layers
+
+    arguments = {}
+    if len(event_shape) == 1:
+        arguments["missing_values"] = True  # Of new data, even if the training data are complete.
+    if dataset is not None:
+        arguments["moments"] = layers.Moments(*dataset.moments(options.support))
+    flags = {"likelihood_scale": "scale", "num_levels": "num_levels", "standardize": "standardize"}
+    for name, owner, values in DEPENDENT_FLAGS:
+        if owner == "likelihood" and options.likelihood in values and name in flags:
+            arguments[flags[name]] = getattr(options, name)
+    return functools.partial(layers.LIKELIHOODS[options.likelihood], **arguments)
+
+
+def _preprocessing(options, event_shape, dataset):
+    """What the inference network does with x first, or None."""
+    from iwae_tf import layers
+
+    event, support = math.prod(event_shape), options.support
+    is_table = len(event_shape) == 1
+    shift, scale = np.zeros(event), np.ones(event)  # Of zeros and ones, and of values in [0, 1].
+    is_standardized = support == supports.COUNTS or (support == supports.REAL and options.standardize)
+    if is_standardized and dataset is not None:
+        moments = layers.Moments(*dataset.moments(support, np.log1p if support == supports.COUNTS else None))
+        shift, scale = moments.mean, moments.stddev
+    elif options.likelihood == "discretized_logistic":
+        shift, scale = (np.full(event, 0.5 * support.high) for _ in range(2))
+    elif not is_standardized and not is_table:
+        return None
+    return layers.Preprocessing(
+        shift,
+        scale,
+        logarithm=support == supports.COUNTS,
+        missing_values=is_table,
+        mask_input=options.mask_input,
+    )
 
 
 def build_plan(options: Options):

@@ -9,7 +9,16 @@ from iwae_tf.errors import UserError
 from iwae_tf.experiment.flags import DEPENDENT_FLAGS, Options
 
 # Flags that have an effect only for some data sets.
-DATA_SET_FLAGS = ("data_dir", "train_split", "validation_split", "test_split")
+DATA_SET_FLAGS = (
+    "data_dir",
+    "train_split",
+    "validation_split",
+    "test_split",
+    "test_fraction",
+    "validation_fraction",
+    "split_seed",
+    "drop_columns",
+)
 
 
 def refuse_contradictions(options: Options, given: Set[str] = frozenset()) -> None:
@@ -64,6 +73,13 @@ def _check_data_set_flags(options: Options) -> None:
     for name in DATA_SET_FLAGS:
         if getattr(options, name) and name not in entry.takes:
             raise UserError(f"--{name} has no effect with --dataset={options.dataset}; leave it out.")
+    if options.likelihood != "bernoulli":
+        if options.binarization_seeds > 1:
+            raise UserError(
+                f"--binarization_seeds={options.binarization_seeds} has no effect with --likelihood="
+                f"{options.likelihood}, which does not binarise; leave it out."
+            )
+        return
     if entry.binarization == "fixed" and options.binarization != "fixed":
         raise UserError(
             f"--binarization={options.binarization} has no effect with --dataset={options.dataset}, which is binary; "

@@ -6,7 +6,7 @@ import numpy as np
 from iwae_tf import figures, models, runs
 from iwae_tf.evaluation import latents, units
 from iwae_tf.evaluation.estimates import Estimates
-from iwae_tf.evaluation.samples import reconstruction_pairs, sample_means
+from iwae_tf.evaluation.samples import as_pictures, reconstruction_pairs, sample_means
 from iwae_tf.experiment import summary
 from iwae_tf.experiment.flags import Options
 from iwae_tf.runtime import files
@@ -15,6 +15,7 @@ _NUM_SAMPLES_DRAWN = 100
 _NUM_WORST = 10
 _NUM_IMAGES_TRAVERSED = 2
 _NUM_POSTERIORS = 6
+_NUM_ROWS_DRAWN = 2000
 
 
 def draw(
@@ -30,17 +31,22 @@ def draw(
     Args:
       options: the `Options`.
       model: the trained model.
-      test: the binarised test images, float [num_images, event].
+      test: the test images or rows, float [num_images, event].
       estimates: the `Estimates` of the test images.
       results: the complete `runs.Results`.
       run: the `runs.RunDirectory`.
     """
     run.figures.mkdir(exist_ok=True)
-    image_shape, title = results.data.image_shape, summary.title(options)
-    _draw_samples(model, test, image_shape, run)
-    _draw_worst(model, test, estimates, image_shape, run.figures / "worst_images.png")
+    title = summary.title(options)
+    if results.data.is_table:
+        _draw_table(model, test, results.data.columns, run, title)
+    else:
+        image_shape = results.data.event_shape
+        _draw_samples(model, test, image_shape, run)
+        _draw_worst(model, test, estimates, image_shape, run.figures / "worst_images.png")
+        _draw_latents(model, test, results, run)
     _draw_bounds(results, title, run.figures / "samples_needed.png")
-    _draw_latents(model, test, results, run, title)
+    _draw_units(model, test, results, run, title)
     rows = run.read_history()
     if rows:
         history = {name: [row[name] for row in rows] for name in runs.HISTORY_COLUMNS}
@@ -51,6 +57,7 @@ def _draw_samples(model, test, image_shape, run):
     """Draws samples and reconstructions, and keeps their arrays."""
     samples = sample_means(model, _NUM_SAMPLES_DRAWN, image_shape)
     pairs = reconstruction_pairs(model, test, image_shape)
+    samples, pairs = (as_pictures(means, model.support) for means in (samples, pairs))
     files.write_arrays(run.samples, {"probabilities": samples, "reconstructions": pairs})
     figures.save_image(run.figures / "samples.png", figures.image_grid(samples, columns=10))
     figures.save_image(run.figures / "reconstructions.png", figures.image_grid(pairs, columns=10))
@@ -69,6 +76,7 @@ def _draw_worst(model, test, estimates, image_shape, path):
     worst = np.argsort(-(k_hats if measured else estimates.largest_weights), kind="stable")[:_NUM_WORST]
     pairs = reconstruction_pairs(model, test[worst], image_shape, _NUM_WORST, _NUM_WORST)
     captions = [_caption(estimates, i) for i in worst]
+    pairs = as_pictures(pairs, model.support)
     title = "largest k-hat" if measured else "largest normalized weight"
     figures.save_worst_images(path, pairs[: len(worst)], pairs[len(worst) :], captions, title)
 
@@ -82,21 +90,36 @@ def _caption(estimates, image):
     return "\n".join(lines)
 
 
-def _draw_latents(model, test, results, run, title):
-    """Draws the units and traversals; with two latent units also the manifold and true posteriors."""
+def _draw_table(model, test, columns, run, title):
+    """Draws rows from the model beside the test rows, and keeps them."""
+    rows = model.draw(_NUM_ROWS_DRAWN).numpy()
+    files.write_arrays(run.samples, {"rows": rows})
+    figures.save_marginals(run.figures / "marginals.png", test, rows, columns, title)
+    figures.save_pairs(run.figures / "pairs.png", test, rows, columns, title)
+
+
+def _draw_units(model, test, results, run, title):
+    """Draws the units; with two of them also true posteriors."""
     statistics = [msgspec.to_builtins(layer) for layer in results.units]
     figures.save_units(run.figures / "units.png", statistics, results.active_units.threshold, title)
-    layers = [units.Units.from_dict(layer) for layer in statistics]
-    image_shape = results.data.image_shape
+    if model.inference.latent_dims != [2] or results.data.is_table:
+        return
+    x = test[:_NUM_POSTERIORS]
+    posteriors = latents.posteriors(model, x)
+    pictures = as_pictures(x.reshape(-1, *results.data.event_shape), model.support)
+    figures.save_posteriors(run.figures / "posterior.png", pictures, posteriors, title)
+
+
+def _draw_latents(model, test, results, run):
+    """Draws traversals; with two latent units also the manifold."""
+    layers = [units.Units.from_dict(msgspec.to_builtins(layer)) for layer in results.units]
+    image_shape = results.data.event_shape
     x = test[:_NUM_IMAGES_TRAVERSED]
     rows, pixels = latents.traversal(model, x, layers)
     labels = [f"layer {layer + 1}, unit {unit + 1}, KL {layers[layer].kls[unit]:.2f}" for layer, unit in rows]
-    pixels = pixels.reshape(*pixels.shape[:3], *image_shape)
-    figures.save_traversal(run.figures / "traversal.png", x.reshape(-1, *image_shape), labels, latents.STDDEVS, pixels)
-    if model.inference.latent_dims != [2]:
-        return
-    manifold = latents.manifold(model).reshape(-1, *image_shape)
-    figures.save_image(run.figures / "manifold.png", figures.image_grid(manifold, latents.MANIFOLD_SIDE, gap=0))
-    x = test[:_NUM_POSTERIORS]
-    posteriors = latents.posteriors(model, x)
-    figures.save_posteriors(run.figures / "posterior.png", x.reshape(-1, *image_shape), posteriors, title)
+    pixels = as_pictures(pixels.reshape(*pixels.shape[:3], *image_shape), model.support)
+    first = as_pictures(x.reshape(-1, *image_shape), model.support)
+    figures.save_traversal(run.figures / "traversal.png", first, labels, latents.STDDEVS, pixels)
+    if model.inference.latent_dims == [2]:
+        manifold = as_pictures(latents.manifold(model).reshape(-1, *image_shape), model.support)
+        figures.save_image(run.figures / "manifold.png", figures.image_grid(manifold, latents.MANIFOLD_SIDE, gap=0))

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from iwae_tf import datasets, models, runs
-from iwae_tf.datasets import binarization
+from iwae_tf.datasets import observations
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation import pareto, units
 from iwae_tf.evaluation.estimates import Estimates
@@ -23,7 +23,7 @@ from iwae_tf.version import __version__
 def evaluate(
     options: Options,
     model: models.ImportanceWeightedAutoencoder,
-    images: datasets.Images,
+    images: datasets.Dataset,
     data: runs.DataDescription,
     trained: formats.Training,
     run: runs.RunDirectory,
@@ -47,7 +47,7 @@ def evaluate(
       UserError: the bounds are not finite.
       signals.Interrupted: a signal asked to stop, and what is finished is saved.
     """
-    passes = evaluation_passes(options, images)
+    passes = evaluation_passes(options, images, model.support)
     estimates = measure_passes(options, model, passes, trained, run, workers)
     if not workers.is_chief:
         return None
@@ -124,7 +124,7 @@ def _binarizations(passes, estimates):
 
 def _units(model, images, test):
     """The parts of the results about latent units: counts by both definitions, and the statistics of each unit."""
-    train = binarization.fixed_binarization(images.train[: units.AUTHORS_NUM_IMAGES], "train")
+    train = observations.fixed(images.train[: units.AUTHORS_NUM_IMAGES], "train", model.support)
     layers = units.measure(model, test)
     authors = formats.AuthorsActiveUnits(
         per_layer=units.active_units(model, train, units.AUTHORS_NUM_SAMPLES),

@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any
 
-from iwae_tf import compatibility
+from iwae_tf import compatibility, supports
 
 # Larger counts are typing errors, and would not fit into the counters.
 MOST = 10**7
@@ -22,6 +22,10 @@ DEPENDENT_FLAGS = (
     ("ciwae_beta", "objective", ("ciwae",)),
     ("alpha", "objective", ("vr",)),
     ("resampled", "gradient_estimator", ("resampled",)),
+    ("binarization", "likelihood", ("bernoulli",)),
+    ("likelihood_scale", "likelihood", ("gaussian", "student_t", "discretized_logistic", "negative_binomial")),
+    ("num_levels", "likelihood", ("discretized_logistic",)),
+    ("standardize", "likelihood", ("gaussian", "student_t")),
 )
 
 
@@ -38,12 +42,18 @@ def parse_integers(text: str) -> tuple[int, ...]:
 
 
 def parse_hidden_dims(text: str) -> tuple[tuple[int, ...], ...] | None:
-    """Reads "200,200;100,100" as ((200, 200), (100, 100)), and "" as None.
+    """Reads "200,200;100,100" as ((200, 200), (100, 100)), "linear" as a group without layers, and "" as None.
 
     Raises:
       ValueError: the text is not such a list.
     """
-    return tuple(parse_integers(part) for part in text.split(";")) if text else None
+    groups = text.split(";")
+    return tuple(() if group.strip() == "linear" else parse_integers(group) for group in groups) if text else None
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Reads "id,name" as ("id", "name")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parse_folder(text: str) -> str:
@@ -82,6 +92,11 @@ _POSITIVE = {
     "check": lambda value: 1.2e-38 <= value < math.inf,
     "message": "must be a positive number, such as 1e-3 (the smallest is 1.2e-38)",
 }
+_SHARE = {
+    "check": lambda value: 0.0 <= value < 1.0,
+    "message": "must be at least 0 and less than 1",
+    "before": 0.0,  # Files were never split.
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +108,8 @@ class Options:
         "mnist",
         "mnist is included in the package. binarized_mnist: Larochelle's fixed binarisation. omniglot28: the paper's "
         "OMNIGLOT. omniglot: its 105x105 images, scaled down to 28x28. tfds:NAME: images of TensorFlow Datasets. "
-        "npz:FILE: your own, with the arrays train and test.",
+        "npz:FILE: your own images or rows, with the arrays train and test. npy:FILE: one array, which is split. "
+        "csv:FILE: a table of numbers, which is split; see docs/data.md.",
     )
     data_dir: str = _flag(
         _DATA,
@@ -125,7 +141,50 @@ class Options:
     max_images: int = _flag(
         _DATA, 0, "Use only the first N images of each split, for a quick look; 0 uses all.", at_least=0
     )
+    test_fraction: float = _flag(
+        _DATA,
+        None,
+        "Share of the rows that are drawn for the test from csv:, npy: or npz: without a test part; by default 0.1.",
+        **_SHARE,
+    )
+    validation_fraction: float = _flag(
+        _DATA,
+        None,
+        "Share of the rows that are drawn for validation; by default 0.1, and for npz: the last training rows.",
+        **_SHARE,
+    )
+    split_seed: int = _flag(_DATA, 0, "Seed of these draws.", at_least=0, at_most=2**31 - 1)
+    drop_columns: tuple[str, ...] = _flag(
+        _DATA, (), "Columns of a csv file to leave out, separated by commas, such as 'id,name'.", parse=parse_names
+    )
+    mask_input: bool = _flag(
+        _DATA, False, "Show the inference network which values of a table are missing; they are zeros to it anyway."
+    )
 
+    likelihood: str = _flag(
+        _MODEL,
+        "bernoulli",
+        "p(x | z). bernoulli: zeros and ones, or grey values that are binarised. continuous_bernoulli: grey values in "
+        "[0, 1]. discretized_logistic: grey or colour levels 0 ... 255. gaussian: real numbers. student_t: real "
+        "numbers with outliers. poisson, negative_binomial: counts.",
+        choices=supports.LIKELIHOODS,
+    )
+    likelihood_scale: str = _flag(
+        _MODEL,
+        None,
+        "feature: one learned scale (gaussian, student_t, discretized_logistic) or dispersion (negative_binomial) for "
+        "each value of x. sample: an output of the network. By default feature, and sample for discretized_logistic.",
+        choices=("feature", "sample"),
+    )
+    num_levels: int = _flag(
+        _MODEL, 256, "Number of levels of discretized_logistic: 0 to this minus 1.", at_least=2, at_most=65536
+    )
+    standardize: bool = _flag(
+        _MODEL,
+        True,
+        "The networks see values minus the mean of the training data, divided by its standard deviation (gaussian and "
+        "student_t). All results are in the units of the data.",
+    )
     objective: str = _flag(
         _MODEL,
         "iwae",
@@ -201,7 +260,8 @@ class Options:
         _MODEL,
         None,
         "Widths of the hidden layers below each stochastic layer, separated by semicolons (use quotes): "
-        "'200,200;100,100'. By default those of the paper: 200,200, then 100,100 for each further layer.",
+        "'200,200;100,100'; linear for none. By default those of the paper: 200,200, then 100,100 for each further "
+        "layer.",
         parse=parse_hidden_dims,
     )
 
@@ -338,6 +398,11 @@ class Options:
     def total_samples(self) -> int:
         """Importance samples per image in all: k, times num_outer for the objectives that have an outer mean."""
         return self.samples_for(self.k)
+
+    @property
+    def support(self) -> supports.Support:
+        """The values that x may have."""
+        return supports.of_likelihood(self.likelihood, self.num_levels)
 
     @property
     def first_total_samples(self) -> int:

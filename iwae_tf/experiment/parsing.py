@@ -150,7 +150,8 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 def as_text(value) -> str:
     """How the value of a flag is written on a command line."""
     if isinstance(value, tuple):
-        return (";" if value and isinstance(value[0], tuple) else ",").join(map(as_text, value))
+        groups = bool(value) and isinstance(value[0], tuple)
+        return ";".join(as_text(group) or "linear" for group in value) if groups else ",".join(map(as_text, value))
     return repr(value) if isinstance(value, float) else str(value)
 
 
@@ -190,8 +191,17 @@ def dependent_defaults(options: Options) -> dict:
         "hidden_dims": paper.hidden_dims(len(options.latent_dims)),
         "learning_rate": {"cosine": 3e-3, "paper": 1e-3}[options.schedule],
         "binarization": datasets.find(options.dataset)[0].binarization,
+        "likelihood_scale": "sample" if options.likelihood == "discretized_logistic" else "feature",
+        **_default_fractions(options),
         "ema_momentum": 0.0 if options.batch_norm else 0.999,
     }
+
+
+def _default_fractions(options):
+    """The shares of a file without parts. 0 stands for the parts that a data set has."""
+    family = options.dataset.partition(":")[0]
+    share = 0.1 if family in ("csv", "npy") else 0.0
+    return {"test_fraction": share, "validation_fraction": share}
 
 
 def default_run_dir(options: Options) -> str:
@@ -201,5 +211,7 @@ def default_run_dir(options: Options) -> str:
     model = f"{options.objective}{ladder}_{len(options.latent_dims)}l_k{options.k}{estimator}"
     _, member = datasets.find(options.dataset)
     # A data set of one's own is named by its file; no character may lead out of the folder or be special in a shell.
-    data = pathlib.PurePath(member).stem if options.dataset.startswith("npz:") else options.dataset
+    is_file = options.dataset.startswith(("npz:", "npy:", "csv:"))
+    data = pathlib.PurePath(member).stem if is_file else options.dataset
+    data += "" if options.likelihood == "bernoulli" else f"_{options.likelihood}"
     return f"runs/{re.sub(r'[^A-Za-z0-9.]+', '_', data)}_{model}_seed{options.seed}"

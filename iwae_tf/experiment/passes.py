@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from iwae_tf import datasets, models, runs
-from iwae_tf.datasets import binarization
+from iwae_tf.datasets import observations
 from iwae_tf.evaluation import log_likelihood
 from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.experiment.flags import EVALUATION_FLAGS, Options
 from iwae_tf.experiment.unfinished import UnfinishedEvaluation
 from iwae_tf.runs.results import Training
 from iwae_tf.runtime import distribute, progress
+from iwae_tf.supports import Support
 
 _SECONDS_BETWEEN_WRITES = 60.0
 
@@ -24,7 +25,7 @@ class Pass(NamedTuple):
     Attributes:
       title: what they are, for messages.
       num_images: how many there are.
-      draw: a function that returns them, float array [num_images, event] of zeros and ones.
+      draw: a function that returns them, float array [num_images, event].
       seed: the seed of their binarisation.
       num_k_hats: the number of images, the first ones, whose k-hat is measured.
     """
@@ -32,11 +33,11 @@ class Pass(NamedTuple):
     title: str
     num_images: int
     draw: Callable[[], np.ndarray]
-    seed: int = binarization.FIXED_BINARIZATION_SEED
+    seed: int = observations.SEED
     num_k_hats: int = 0
 
 
-def evaluation_passes(options: Options, images: datasets.Images) -> dict[str, Pass]:
+def evaluation_passes(options: Options, images: datasets.Dataset, support: Support) -> dict[str, Pass]:
     """Returns the passes that the options ask for.
 
     Returns:
@@ -44,12 +45,12 @@ def evaluation_passes(options: Options, images: datasets.Images) -> dict[str, Pa
       "binarization_1" and so on, the test images in other binarisations, and "train", training images.
     """
 
-    def new_pass(title, stack, split, seed=binarization.FIXED_BINARIZATION_SEED, num_k_hats=0):
-        draw = functools.partial(binarization.fixed_binarization, stack, split, seed)
+    def new_pass(title, stack, split, seed=observations.SEED, num_k_hats=0):
+        draw = functools.partial(observations.fixed, stack, split, support, seed)
         return Pass(title, len(stack), draw, seed, num_k_hats)
 
     passes = {"test": new_pass("test images", images.test, "test", num_k_hats=options.khat_images)}
-    first = binarization.FIXED_BINARIZATION_SEED + 1
+    first = observations.SEED + 1
     for seed in range(first, first + options.binarization_seeds - 1):
         title = f"test images of binarisation {seed}"
         passes[f"binarization_{seed}"] = new_pass(title, images.test, "test", seed)

@@ -3,11 +3,12 @@
 This module does not import TensorFlow, so a finished run shows its results at once.
 """
 
+import math
 from collections.abc import Iterable
 
 from msgspec import UNSET, UnsetType
 
-from iwae_tf import paper
+from iwae_tf import paper, supports
 from iwae_tf.experiment.flags import Options
 from iwae_tf.runs import Results
 from iwae_tf.runs.results import Annealing, Mean
@@ -18,9 +19,10 @@ def title(options: Options) -> str:
     """The model in one line, such as "IWAE, 1 layer, k = 5"."""
     estimator = "" if options.gradient_estimator == "standard" else f", {options.gradient_estimator}"
     ladder = "Ladder " if options.inference == "ladder" else ""
+    likelihood = "" if options.likelihood == "bernoulli" else f", {options.likelihood.replace('_', ' ')}"
     outer = f"{options.num_outer} x " if options.total_samples != options.k else ""
     layers = counted(len(options.latent_dims), "layer")
-    return f"{ladder}{options.objective.upper()}, {layers}, k = {outer}{options.k}{estimator}"
+    return f"{ladder}{options.objective.upper()}, {layers}, k = {outer}{options.k}{estimator}{likelihood}"
 
 
 def cell(options: Options, binarization: str | UnsetType = UNSET) -> tuple[str, tuple[int, ...], str, int] | None:
@@ -43,7 +45,13 @@ def cell(options: Options, binarization: str | UnsetType = UNSET) -> tuple[str, 
 def has_paper_model(options: Options) -> bool:
     """Whether the networks are those of the paper, so that the results are comparable."""
     num_layers = len(options.latent_dims)
-    in_paper = {"inference": "bottom_up", "activation": "tanh", "batch_norm": False, "init_from": ""}
+    in_paper = {
+        "likelihood": "bernoulli",
+        "inference": "bottom_up",
+        "activation": "tanh",
+        "batch_norm": False,
+        "init_from": "",
+    }
     return (
         options.hidden_dims == paper.hidden_dims(num_layers)
         and num_layers <= len(paper.HIDDEN_DIMS)
@@ -65,9 +73,19 @@ def table(options: Options, results: Results) -> str:
         rows.append(("published (Burda et al.)", f"{published.nll:.2f}", join(published.active_units)))
         share = training.epochs / paper.EPOCHS
         epochs = f"{training.epochs:,} of the paper's {paper.EPOCHS:,} epochs ({share:.1%})"
-    lines = "\n".join(f"{name:<39} {value:<24}{units}" for name, value, units in rows)
-    images = counted(nll.num_images, "test image")
-    return f"{lines}\n{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}"
+    lines = [f"{name:<39} {value:<24}{units}" for name, value, units in rows]
+    if options.likelihood == "discretized_logistic":
+        lines.append(f"{'':<39} {bits_per_dimension(results):.3f} bits per dimension")
+    elif options.support == supports.REAL:
+        lines.append(f"{'':<39} in nats a row, in the units of the data")
+    images = counted(nll.num_images, "test row" if results.data.is_table else "test image")
+    lines.append(f"{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}")
+    return "\n".join(lines)
+
+
+def bits_per_dimension(results: Results) -> float:
+    """The NLL in bits for each value of an image or row."""
+    return results.nll.mean / math.prod(results.data.event_shape) / math.log(2.0)
 
 
 def annealing(content: Annealing) -> str:

@@ -19,6 +19,7 @@ from iwae_tf.figures.images import image_grid, save_grids, save_image, save_wors
 from iwae_tf.figures.latents import save_posteriors, save_traversal, save_units
 from iwae_tf.figures.report import save_active_units, save_nll_against_k, save_validation_curves
 from iwae_tf.figures.run import save_annealing, save_bound_curve, save_gradients, save_learning_curves
+from iwae_tf.figures.tables import save_marginals, save_pairs
 
 __all__ = [
     "image_grid",
@@ -29,7 +30,9 @@ __all__ = [
     "save_grids",
     "save_image",
     "save_learning_curves",
+    "save_marginals",
     "save_nll_against_k",
+    "save_pairs",
     "save_posteriors",
     "save_traversal",
     "save_units",

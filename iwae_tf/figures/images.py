@@ -20,16 +20,16 @@ def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     """Arranges images in a grid, row by row.
 
     Args:
-      images: float array [num_images, height, width] with values in [0, 1].
+      images: float array [num_images, height, width] or [num_images, height, width, 3] with values in [0, 1].
       columns: the number of images per row.
       gap: the number of grey pixels between images.
 
     Returns:
-      Float array [grid_height, grid_width].
+      Float array [grid_height, grid_width] or [grid_height, grid_width, 3].
     """
-    num_images, height, width = images.shape
+    num_images, height, width, *channels = images.shape
     rows = -(-num_images // columns)
-    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), 0.5)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, *channels), 0.5)
     for i, image in enumerate(images):
         top = gap + (i // columns) * (height + gap)
         left = gap + (i % columns) * (width + gap)
@@ -38,8 +38,8 @@ def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 
 
 def save_image(path: str | pathlib.Path, grid: np.ndarray) -> None:
-    """Writes a grid [height, width] with values in [0, 1] as a magnified PNG file."""
-    pixels = np.kron(grid, np.ones((_MAGNIFICATION, _MAGNIFICATION)))
+    """Writes a grid [height, width] or [height, width, 3] with values in [0, 1] as a magnified PNG file."""
+    pixels = grid.repeat(_MAGNIFICATION, axis=0).repeat(_MAGNIFICATION, axis=1)
     content = io.BytesIO()
     matplotlib.image.imsave(content, pixels, cmap="gray", vmin=0.0, vmax=1.0)
     files.write_atomically(path, content.getbuffer())
@@ -52,7 +52,7 @@ def save_worst_images(
 
     Args:
       path: the file.
-      images: float array [num_images, height, width] with values in [0, 1].
+      images: float array [num_images, height, width] or [num_images, height, width, 3] with values in [0, 1].
       reconstructions: as images.
       captions: one text per image.
       title: why these images were chosen.
@@ -73,10 +73,10 @@ def save_grids(path: str | pathlib.Path, grids: Sequence[np.ndarray], captions: 
 
     Args:
       path: the file.
-      grids: arrays [height, width] with values in [0, 1].
+      grids: arrays [height, width] or [height, width, 3] with values in [0, 1].
       captions: one text per grid.
     """
-    height, width = grids[0].shape
+    height, width = grids[0].shape[:2]
     inches = 5.0
     figure = matplotlib.figure.Figure(
         figsize=(inches * len(grids), inches * min(height / width, LARGEST_RATIO) + 0.3), layout="constrained"

@@ -98,12 +98,14 @@ def save_traversal(
 
     Args:
       path: the file.
-      images: the images whose posterior means are the starting points, [num_images, height, width].
+      images: the images whose posterior means are the starting points, [num_images, height, width] or
+        [num_images, height, width, 3].
       labels: one text per row.
       stddevs: for each column, the distance of the unit from its mean, in standard deviations.
-      pixels: the pixel means, [num_images, rows, columns, height, width].
+      pixels: the pixel means, [num_images, rows, columns, height, width] or [..., 3].
     """
-    num_images, rows, columns, height, width = pixels.shape
+    num_images, rows, columns, *shape = pixels.shape
+    height, width = shape[:2]
     cell = 0.42
     ratio = min(height / width, LARGEST_RATIO)
     figure = matplotlib.figure.Figure(
@@ -116,7 +118,7 @@ def save_traversal(
             image, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="equal" if height / width == ratio else "auto"
         )
         image_axes.axis("off")
-        grid = image_grid(image_pixels.reshape(-1, height, width), columns)
+        grid = image_grid(image_pixels.reshape(-1, *shape), columns)
         axes.imshow(grid, cmap="gray_r", vmin=0.0, vmax=1.0, aspect="auto")
         axes.set_xticks((np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" for distance in stddevs])
         axes.set_yticks((np.arange(rows) + 0.5) * (height + 1), labels if axes is grids[1, 0] else [])

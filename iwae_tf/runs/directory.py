@@ -186,7 +186,7 @@ class RunDirectory:
             raise UserError(f"{self.path} has no {self.data.name}; the command that trained it writes it again.")
         remedy = "remove it, it will be written again"
         data = from_json(self.data, DataDescription, remedy)
-        if data.image_shape is msgspec.UNSET:
+        if not data.event_shape:
             raise UserError(f"{self.data} is damaged: it has no image_shape; {remedy}.")
         return data
 

@@ -103,21 +103,35 @@ class Binarizations(Struct, frozen=True, kw_only=True):
 
 
 class DataDescription(Struct, frozen=True, kw_only=True):
-    """The images of a run: numbers per split, (height, width), duplicates, check sum."""
+    """The data of a run: numbers per split, (height, width) or columns, missing values, duplicates, check sum."""
 
     binarization: str | UnsetType = UNSET
     num_images: dict[str, Count] | UnsetType = UNSET
-    image_shape: tuple[Side, Side] | UnsetType = UNSET
+    image_shape: tuple[Side, ...] | UnsetType = UNSET
+    columns: list[str] | UnsetType = UNSET
+    num_missing: Count | UnsetType = UNSET
     num_duplicates: Count | UnsetType = UNSET
     sha256: str | UnsetType = UNSET
 
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an image, or of a row of a table."""
+        if self.columns is not UNSET:
+            return (len(self.columns),)
+        return () if self.image_shape is UNSET else self.image_shape
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the data are a table rather than images."""
+        return self.columns is not UNSET
+
 
 def describe_data(binarization: str, images: Mapping[str, Any]) -> DataDescription:
-    """Returns the description of images.
+    """Returns the description of a data set.
 
     Args:
-      binarization: how they are binarised, a name from `datasets.binarization.BINARIZATIONS`.
-      images: as `datasets.Images.describe` returns it.
+      binarization: how they are binarised, a name from `datasets.binarization.BINARIZATIONS`, or "none".
+      images: as `datasets.Dataset.describe` returns it.
     """
     return msgspec.convert({"binarization": binarization, **images}, DataDescription)
 

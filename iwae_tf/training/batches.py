@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from iwae_tf import noise
-from iwae_tf.datasets import binarization
+from iwae_tf.datasets import observations
 from iwae_tf.runtime import distribute
 
 
@@ -36,18 +36,18 @@ def compiled_steps(model, images, num_samples=None):
 
 
 def batch(model, images, indices):
-    """Returns this replica's share of the batch of step `optimizer.iterations`, binarised with that step's noise.
+    """Returns this replica's share of the batch of step `optimizer.iterations`; see `observations.drawn`.
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
-      images: uint8 tensor [num_images, event].
+      images: uint8 or float32 tensor [num_images, event].
       indices: int32 [batch], the images of the whole batch.
 
     Returns:
-      Float32 zeros and ones, [batch / replicas, event].
+      Float32 [batch / replicas, event].
     """
     key = noise.key(model.seed, "binarization", model.optimizer.iterations)
-    return distribute.replica_share(binarization.binarize(tf.gather(images, indices), key), axis=0)
+    return distribute.replica_share(observations.drawn(tf.gather(images, indices), model.support, key), axis=0)
 
 
 def epoch_order(num_images, plan, seed, epoch):

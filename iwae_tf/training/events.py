@@ -6,12 +6,11 @@ since the previous one; validation/ holds the same quantities once per epoch, an
 
 import contextlib
 
-import numpy as np
 import tensorflow as tf
 
 from iwae_tf import figures
 from iwae_tf.evaluation import units
-from iwae_tf.evaluation.samples import reconstruction_pairs, sample_means
+from iwae_tf.evaluation.samples import as_pictures, reconstruction_pairs, sample_means
 
 # Approximate number of steps between two points of the training curves.
 STEPS_PER_POINT = 200
@@ -91,22 +90,24 @@ class Points:
           opened: the open event files, or None.
           means: the metrics' means over the validation images, name -> float.
           images: validation images to reconstruct and to count active units on, [num_images, event]; or None.
-          image_shape: (height, width).
+          image_shape: (height, width), (height, width, 3), or (number of columns,).
         """
         if not opened:
             return
         with opened.validation.as_default(self._model.num_steps):
             _write_scalars(means)
             if images is not None:
-                self._write_pictures(images, image_shape)
+                if len(image_shape) > 1:  # Not for tables.
+                    self._write_pictures(images, image_shape)
+                for layer, count in enumerate(units.active_units(self._model, images), start=1):
+                    tf.summary.scalar(f"active_units/layer_{layer}", count)
 
     def _write_pictures(self, images, image_shape):
         samples = sample_means(self._model, _PICTURE_IMAGES, image_shape)
         pairs = reconstruction_pairs(self._model, images, image_shape)
         for tag, stack in (("samples", samples), ("reconstructions", pairs)):
-            tf.summary.image(tag, figures.image_grid(stack, columns=10)[np.newaxis, :, :, np.newaxis])
-        for layer, count in enumerate(units.active_units(self._model, images), start=1):
-            tf.summary.scalar(f"active_units/layer_{layer}", count)
+            grid = figures.image_grid(as_pictures(stack, self._model.support), columns=10)
+            tf.summary.image(tag, grid.reshape(1, *grid.shape[:2], -1))
 
 
 def _write_scalars(values):

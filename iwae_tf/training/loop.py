@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from iwae_tf import execution
-from iwae_tf.datasets import Images, binarization
+from iwae_tf.datasets import Dataset, observations
 from iwae_tf.errors import UserError
 from iwae_tf.models import ImportanceWeightedAutoencoder
 from iwae_tf.runs import RunDirectory
@@ -29,7 +29,7 @@ from iwae_tf.training.validation import Validation
 
 def train(
     model: ImportanceWeightedAutoencoder,
-    images: Images,
+    images: Dataset,
     plan: Plan,
     run: RunDirectory | None,
     continue_training: bool = True,
@@ -40,7 +40,7 @@ def train(
 
     Args:
       model: an `ImportanceWeightedAutoencoder`; under a `tf.distribute` strategy every worker calls this function.
-      images: `datasets.Images`.
+      images: the `datasets.Dataset`.
       plan: a `Plan`.
       run: the claimed `runs.RunDirectory`; None in workers other than the chief, which read and write nothing.
       continue_training: if False, only restores the last checkpoint.
@@ -81,13 +81,13 @@ def _result(model, plan, steps_per_epoch, history, resumed):
 
 
 def train_epochs(
-    model: ImportanceWeightedAutoencoder, images: Images, plan: Plan, run: RunDirectory | None, history: History
+    model: ImportanceWeightedAutoencoder, images: Dataset, plan: Plan, run: RunDirectory | None, history: History
 ) -> Iterator[dict[str, float]]:
     """Trains a prepared model from its current step to the end of the plan.
 
     Args:
       model: an `ImportanceWeightedAutoencoder` after `prepare`, and `restore` if it is continued.
-      images: `datasets.Images`.
+      images: the `datasets.Dataset`.
       plan: a `Plan`.
       run: as for `train`.
       history: the history of the training so far; rows are appended to it.
@@ -124,7 +124,7 @@ class _Epochs:
             num_samples: batches.compiled_steps(model, self._train_images, num_samples)
             for num_samples in set(self._num_samples)
         }
-        self._validation = Validation(model, binarization.fixed_binarization(images.validation, "validation"))
+        self._validation = Validation(model, observations.fixed(images.validation, "validation", model.support))
         self._points = event_files.Points(model, history)
         self._saver = saving.Saver(model, run, plan, history)
         self._progress = progress.Progress(model.num_steps / self.steps_per_epoch, self._num_samples)
@@ -161,7 +161,7 @@ class _Epochs:
             self._history.rows.append(row)
             has_pictures = (epoch + 1) % plan.picture_every == 0 or epoch + 1 == plan.epochs
             images = self._validation.images if has_pictures else None
-            self._points.after_epoch(events, validation_means, images, self._images.image_shape)
+            self._points.after_epoch(events, validation_means, images, self._images.event_shape)
         self._progress.after_epoch(row)
         self._saver.after_epoch(events, self._workers)
         return row

@@ -14,7 +14,7 @@ class Validation:
 
     Args:
       model: an `ImportanceWeightedAutoencoder`, prepared.
-      images: float array [num_images, event] of zeros and ones.
+      images: x as a float array [num_images, event].
 
     Attributes:
       images: as above.

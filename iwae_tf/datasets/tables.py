@@ -1,0 +1,196 @@
+"""Tables: csv files, their splits, and what is wrong with columns."""
+
+import csv
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from iwae_tf.errors import UserError, first_line
+
+# Rows that decide the delimiter and whether there is a header.
+_NUM_SNIFFED = 20
+_DELIMITERS = ",;\t| "
+# Differences in a column must be this many times as large as the rounding of single precision.
+_LEAST_RESOLUTION = 100.0
+
+
+def default_columns(count: int) -> tuple[str, ...]:
+    """The names of columns that have none."""
+    return tuple(f"column_{i}" for i in range(1, count + 1))
+
+
+def read_csv(
+    path: str | pathlib.Path, drop_columns: Sequence[str] = (), keep: Sequence[str] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads a table of numbers.
+
+    Args:
+      path: a csv file, which may be compressed, with or without a header; the delimiter is found out.
+      drop_columns: names of columns to leave out, which may hold text.
+      keep: the names of the columns to read, in this order, or None for all others.
+
+    Returns:
+      float32 [n, columns], NaN where the file has nothing or NaN, and the names of the columns.
+
+    Raises:
+      UserError: the file is no such table.
+    """
+    import pandas
+
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; expected a csv file.")
+    try:
+        with pandas.io.common.get_handle(path, "r", compression="infer", encoding="utf-8-sig") as opened:
+            lines = [line for _, line in zip(range(_NUM_SNIFFED), opened.handle, strict=False)]
+        delimiter, has_header = _sniffed(lines, path)
+        frame = pandas.read_csv(
+            path, sep=delimiter, header=0 if has_header else None, encoding="utf-8-sig", skipinitialspace=True
+        )
+    except (OSError, ValueError, UnicodeDecodeError, EOFError) as error:
+        raise UserError(f"Cannot read {path} as a csv file ({first_line(error)}).") from error
+    if has_header:
+        names = [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter))]
+    else:
+        names = list(default_columns(frame.shape[1]))
+    _check_names(names, frame.shape[1], path, drop_columns)
+    frame.columns = names
+    unknown = [name for name in keep or [] if name not in names]
+    if unknown:
+        raise UserError(f"{path} has no column {unknown[0]!r}; its columns are {_listed(names)}.")
+    columns = list(keep) if keep is not None else [name for name in names if name not in drop_columns]
+    if not columns or not len(frame):
+        raise UserError(f"{path} has no {'rows' if columns else 'columns'}; expected a table of numbers.")
+    values = np.empty([len(frame), len(columns)], np.float32)
+    for i, name in enumerate(columns):
+        values[:, i] = _numbers(frame[name], path, name)
+    return values, tuple(columns)
+
+
+def _sniffed(lines, path):
+    """The delimiter, and whether the first line is a header: it is, unless all its words are numbers or missing."""
+    if not lines:
+        raise UserError(f"{path} is empty; expected a table of numbers.")
+    counts = {d: [len(row) for row in csv.reader(lines, delimiter=d)] for d in _DELIMITERS}
+    # The delimiter that all lines have, and the same number of times, and most often.
+    steady = {d: number[0] for d, number in counts.items() if len(set(number)) == 1}
+    delimiter = max(steady, key=lambda d: steady[d], default=",")
+    words = next(csv.reader(lines[:1], delimiter=delimiter))
+    return delimiter, not all(_is_number(word) for word in words)
+
+
+def _is_number(word):
+    try:
+        float(word or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _check_names(names, count, path, drop_columns):
+    if len(names) != count:
+        raise UserError(f"{path} has {len(names)} names in its header, but {count} columns.")
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise UserError(f"{path} has more than one column {twice[0]!r}; give each another name.")
+    unknown = [name for name in drop_columns if name not in names]
+    if unknown:
+        raise UserError(f"{path} has no column {unknown[0]!r} to leave out; its columns are {_listed(names)}.")
+
+
+def _listed(names):
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def _numbers(column, path, name):
+    """The numbers of a pandas column, float64."""
+    import pandas
+
+    if pandas.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(np.float64)
+    else:
+        values = pandas.to_numeric(column, errors="coerce").to_numpy(np.float64)
+        texts = column[np.isnan(values) & column.notna().to_numpy()]
+        if len(texts):
+            raise UserError(
+                f"Column {name!r} of {path} has text, such as {str(texts.iloc[0])[:40]!r}; leave it out with "
+                f"drop_columns={name}, or write it as numbers. Missing values are empty or NaN."
+            )
+    if np.isinf(values).any():
+        raise UserError(f"Column {name!r} of {path} has infinite values.")
+    check_resolution(values, path, name)
+    return values
+
+
+def check_resolution(values: np.ndarray, path: str | pathlib.Path, name: str) -> None:
+    """Raises a UserError for a column [n] whose differences single precision rounds away, as for times since 1970."""
+    finite = values[~np.isnan(values)]
+    if not len(finite):
+        return
+    spread, size = finite.std(), np.abs(finite).max()
+    if 0.0 < spread < _LEAST_RESOLUTION * size * np.finfo(np.float32).eps or size > np.finfo(np.float32).max:
+        raise UserError(
+            f"Column {name!r} of {path} has values like {finite[0]:.10g} with a standard deviation of {spread:.3g}, "
+            "which single precision cannot hold; subtract a constant, or scale the column."
+        )
+
+
+def split(
+    values: np.ndarray, fractions: tuple[float, float], seed: int, path: str | pathlib.Path
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Draws the validation and the test part.
+
+    Args:
+      values: [n, ...].
+      fractions: the shares of both parts; the first may be 0.
+      seed: the seed of the draw.
+      path: the file, for messages.
+
+    Returns:
+      Training, validation (None for the share 0) and test rows, each in the order of the file.
+
+    Raises:
+      UserError: a part would be empty.
+    """
+    counts = [round(fraction * len(values)) for fraction in fractions]
+    empty = [fraction for fraction, count in zip(fractions, counts, strict=True) if fraction and not count]
+    if empty or not counts[1] or sum(counts) >= len(values):
+        raise UserError(
+            f"{path} has {len(values)} rows, of which validation_fraction={fractions[0]:g} and test_fraction="
+            f"{fractions[1]:g} leave a part without rows; give other fractions."
+        )
+    order = np.random.default_rng(seed).permutation(len(values))
+    test, validation, train = np.split(order, [counts[1], sum(counts)])
+    parts = [values[np.sort(part)] for part in (train, validation, test)]
+    return parts[0], parts[1] if counts[0] else None, parts[2]
+
+
+def check_columns(train: np.ndarray, columns: Sequence[str], name: str, is_real: bool) -> None:
+    """Raises a UserError for columns without values, and where densities are concerned for constants.
+
+    Args:
+      train: the training rows, float32 [n, columns].
+      columns: their names.
+      name: the data set, for messages.
+      is_real: whether the likelihood has a density: that of a constant has no maximum.
+    """
+    for i, column in enumerate(columns):
+        values = train[:, i][~np.isnan(train[:, i])]
+        problem = ""
+        if not len(values):
+            problem = "has no values in the training rows"
+        elif is_real and values.min() == values.max():
+            problem = f"has the same value, {values[0]:g}, in all training rows, so its density has no maximum"
+        if problem:
+            raise UserError(f"Column {column!r} of {name} {problem}; leave it out with drop_columns={column}.")
+
+
+def equal_columns(values: np.ndarray, columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the pairs of names of columns with the same values."""
+    first: dict[int, str] = {}
+    return [
+        (first[digest], column)
+        for digest, column in ((hash(values[:, i].tobytes()), column) for i, column in enumerate(columns))
+        if first.setdefault(digest, column) != column
+    ]
