@@ -13,6 +13,8 @@ _COMMANDS = {
     "report": ("iwae_tf.report.command", "compare runs with each other and with the paper"),
     "prune": ("iwae_tf.prune", "remove the inactive units of a trained model"),
     "ais": ("iwae_tf.ais", "measure log p(x) by annealed importance sampling"),
+    "score": ("iwae_tf.score", "compute log p(x) of each row or image of new data"),
+    "impute": ("iwae_tf.impute", "fill in the missing values of a table"),
     "gradients": ("iwae_tf.gradients", "measure bias and variance of gradient estimators"),
 }
 

@@ -14,7 +14,7 @@ from iwae_tf.experiment.flags import Options, fields
 FOLDER = pathlib.Path(iwae_tf.__file__).parent
 MODULES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.py"))
 # All that may read flags: the package that defines them, and the commands.
-READS_FLAGS = re.compile(r"experiment/|report/|(main|table|prune|ais|gradients|__main__|api)\.py")
+READS_FLAGS = re.compile(r"experiment/|report/|(main|table|prune|ais|score|impute|gradients|__main__|api)\.py")
 _FLAG = re.compile(rf"--(no)?({'|'.join(field.name for field in fields())})\b")
 
 

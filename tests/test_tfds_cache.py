@@ -62,7 +62,7 @@ def test_all_images_of_a_split_are_read_in_order(stored):
     loaded = datasets.load("tfds:digits", data_dir=str(folder))
     np.testing.assert_array_equal(np.concatenate([loaded.train, loaded.validation]), images["train"].reshape(30, 30))
     np.testing.assert_array_equal(loaded.test, images["test"].reshape(12, 30))
-    assert (len(loaded.validation), loaded.image_shape) == (3, (6, 5))
+    assert (len(loaded.validation), loaded.event_shape) == (3, (6, 5))
 
 
 def test_splits_in_the_syntax_of_tfds(stored):

@@ -4,6 +4,7 @@ import hashlib
 import lzma
 import math
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -110,6 +111,36 @@ def read_npy(
     return _split(_converted({"train": array}, path, support), fractions, seed, path)
 
 
+def read_rows(path: str | pathlib.Path, support: supports.Support) -> np.ndarray:
+    """Reads new images or rows for a trained model from a .npy file, or from a .npz file with one or a known array.
+
+    Args:
+      path: the file; of a .npz file with several arrays, `data`, `x`, `X`, `test` or `x_test` is read.
+      support: as for `read_npz`.
+
+    Returns:
+      Images or a table as `read_npz` returns them, uint8 or float32 [n, ...].
+
+    Raises:
+      UserError: the file cannot be read or does not contain such an array.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; expected a .csv, .npy or .npz file.")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = {"array": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"Cannot read {path} as arrays of numbers; expected a .csv, .npy or .npz file.") from error
+    known = [name for name in (*_WHOLE, *_NPZ_NAMES["test"]) if name in arrays]
+    if not known and len(arrays) > 1:
+        raise UserError(f"{path} has the arrays {', '.join(arrays)}; call the one that is wanted {_WHOLE[0]!r}.")
+    name = (known or list(arrays) or [""])[0]
+    if not name:
+        raise UserError(f"{path} has no array; expected one of images or rows.")
+    return _converted({name: arrays[name]}, path, support)[name]
+
+
 def _split(arrays, fractions, seed, path):
     """The three parts, and the columns of a table."""
     train, validation, test = (arrays.get(split) for split in _NPZ_NAMES)
@@ -166,7 +197,9 @@ def _maximum(arrays, path, support=supports.BINARY):
         is_bounded = math.isfinite(support.high) and not _are_tables(arrays)
         if array.dtype.kind == "f" and is_bounded and not np.isfinite(array).all():
             raise UserError(f"{name} in {path} has values that are not finite; expected floats in [0, 1].")
-    return 1 if all(array.dtype.kind in "bf" or array.max() <= 1 for array in arrays.values()) else 255
+    # Only for zeros and ones is a 1 full ink; as a grey level it is nearly black.
+    is_small = support.is_binary and all(array.dtype.kind in "bf" or array.max() <= 1 for array in arrays.values())
+    return 1 if is_small or all(array.dtype.kind in "bf" for array in arrays.values()) else 255
 
 
 def grey_values(array: np.ndarray, path: pathlib.Path, name: str, maximum: int | None = None) -> np.ndarray:

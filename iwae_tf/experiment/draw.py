@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 
-from iwae_tf import figures, models, runs
+from iwae_tf import datasets, figures, models, runs
 from iwae_tf.evaluation import latents, units
 from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.evaluation.samples import as_pictures, reconstruction_pairs, sample_means
@@ -21,6 +21,7 @@ _NUM_ROWS_DRAWN = 2000
 def draw(
     options: Options,
     model: models.ImportanceWeightedAutoencoder,
+    dataset: datasets.Dataset,
     test: np.ndarray,
     estimates: Estimates,
     results: runs.Results,
@@ -31,7 +32,8 @@ def draw(
     Args:
       options: the `Options`.
       model: the trained model.
-      test: the test images or rows, float [num_images, event].
+      dataset: the data set.
+      test: x of the test images or rows, float [num_images, event].
       estimates: the `Estimates` of the test images.
       results: the complete `runs.Results`.
       run: the `runs.RunDirectory`.
@@ -39,7 +41,7 @@ def draw(
     run.figures.mkdir(exist_ok=True)
     title = summary.title(options)
     if results.data.is_table:
-        _draw_table(model, test, results.data.columns, run, title)
+        _draw_table(model, dataset, run, title)
     else:
         image_shape = results.data.event_shape
         _draw_samples(model, test, image_shape, run)
@@ -90,12 +92,13 @@ def _caption(estimates, image):
     return "\n".join(lines)
 
 
-def _draw_table(model, test, columns, run, title):
-    """Draws rows from the model beside the test rows, and keeps them."""
+def _draw_table(model, dataset, run, title):
+    """Draws rows from the model beside those of the data, and keeps them; the few test rows alone show little."""
     rows = model.draw(_NUM_ROWS_DRAWN).numpy()
     files.write_arrays(run.samples, {"rows": rows})
-    figures.save_marginals(run.figures / "marginals.png", test, rows, columns, title)
-    figures.save_pairs(run.figures / "pairs.png", test, rows, columns, title)
+    data = np.concatenate([dataset.test[:_NUM_ROWS_DRAWN], dataset.train[:_NUM_ROWS_DRAWN]])
+    figures.save_marginals(run.figures / "marginals.png", data, rows, dataset.columns, title)
+    figures.save_pairs(run.figures / "pairs.png", data, rows, dataset.columns, title)
 
 
 def _draw_units(model, test, results, run, title):

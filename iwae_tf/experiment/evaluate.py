@@ -64,7 +64,7 @@ def evaluate(
     )
     files.write_arrays(run.test_log_likelihoods, _per_image(options, estimates))
     run.write_results(results)  # First: no picture may cost the results.
-    draw.draw(options, model, test, estimates["test"], results, run)
+    draw.draw(options, model, images, test, estimates["test"], results, run)
     run.unfinished_evaluation.unlink(missing_ok=True)
     return results
 

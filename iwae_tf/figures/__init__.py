@@ -19,7 +19,7 @@ from iwae_tf.figures.images import image_grid, save_grids, save_image, save_wors
 from iwae_tf.figures.latents import save_posteriors, save_traversal, save_units
 from iwae_tf.figures.report import save_active_units, save_nll_against_k, save_validation_curves
 from iwae_tf.figures.run import save_annealing, save_bound_curve, save_gradients, save_learning_curves
-from iwae_tf.figures.tables import save_marginals, save_pairs
+from iwae_tf.figures.tables import save_marginals, save_pairs, save_scores
 
 __all__ = [
     "image_grid",
@@ -34,6 +34,7 @@ __all__ = [
     "save_nll_against_k",
     "save_pairs",
     "save_posteriors",
+    "save_scores",
     "save_traversal",
     "save_units",
     "save_validation_curves",

@@ -39,7 +39,7 @@ def save_marginals(
     for i, (axes, column) in enumerate(zip(all_axes, shown, strict=False)):
         values = data[~np.isnan(data[:, i]), i]
         bins = _bins(values if len(values) else drawn[:, i])
-        axes.hist(values, bins, density=True, color=_DATA, alpha=0.5, label="test data")
+        axes.hist(values, bins, density=True, color=_DATA, alpha=0.5, label="data")
         axes.hist(drawn[:, i], bins, density=True, histtype="step", color=_MODEL, linewidth=1.5, label="model")
         axes.set_title(_short(column), fontsize=9)
         axes.set_yticks([])
@@ -79,7 +79,7 @@ def save_pairs(
                 axes.plot(*points.T, ".", markersize=2, alpha=0.5, color=colour)
                 axes.set(xlim=limits[column], ylim=limits[row])
             axes.set(xticks=[], yticks=[])
-    figure.suptitle(f"{title}: test data below the diagonal, model above", fontsize=10)
+    figure.suptitle(f"{title}: data below the diagonal, model above", fontsize=10)
     png.save_figure(figure, path)
 
 
@@ -108,3 +108,26 @@ def _most_correlated(data):
 
 def _short(name):
     return name if len(name) <= 18 else f"{name[:17]}…"
+
+
+def save_scores(path: str | pathlib.Path, scores: np.ndarray, test: np.ndarray | None, name: str) -> None:
+    """Draws histograms of log p(x) of new data and of a run's test data, as a PNG file.
+
+    Args:
+      path: the file.
+      scores: log p(x) in nats, float array [n]; values that are not finite are left out.
+      test: those of the test data, or None.
+      name: what the new data are.
+    """
+    stacks = [(scores, name, _MODEL), *([] if test is None else [(test, "the run's test data", _DATA)])]
+    finite = [(stack[np.isfinite(stack)], label, colour) for stack, label, colour in stacks]
+    everything = np.concatenate([stack for stack, *_ in finite])
+    low, high = np.quantile(everything, [0.001, 1.0]) if len(everything) else (0.0, 1.0)
+    bins = np.linspace(low, high, 61)
+    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for stack, label, colour in finite:
+        axes.hist(np.clip(stack, low, high), bins.tolist(), density=True, alpha=0.6, label=_short(label), color=colour)
+    axes.set(xlabel="log p(x) in nats", ylabel="density")
+    axes.legend()
+    png.save_figure(figure, path)

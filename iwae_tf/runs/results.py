@@ -121,6 +121,11 @@ class DataDescription(Struct, frozen=True, kw_only=True):
         return () if self.image_shape is UNSET else self.image_shape
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns of a table; empty for images."""
+        return () if self.columns is UNSET else tuple(self.columns)
+
+    @property
     def is_table(self) -> bool:
         """Whether the data are a table rather than images."""
         return self.columns is not UNSET

@@ -51,10 +51,12 @@ class Countdown:
       total: the number of images.
       done: how many of them were finished earlier.
       later: the number of images still to come after these; the time left includes them.
+      noun: what they are.
     """
 
-    def __init__(self, total: int, done: int = 0, later: int = 0):
+    def __init__(self, total: int, done: int = 0, later: int = 0, noun: str = "images"):
         self._total, self._first, self._later = total, done, later
+        self._noun = noun
         self._line = StatusLine()
         self._start = time.monotonic()
         self._tenths = 0
@@ -63,7 +65,7 @@ class Countdown:
         """Shows the number of finished images, the result so far, and the time left."""
         missing = self._total - done + self._later
         seconds = (time.monotonic() - self._start) / max(done - self._first, 1) * missing
-        text = f"{done:,} of {self._total:,} images  {result}  {duration(seconds)} left"
+        text = f"{done:,} of {self._total:,} {self._noun}  {result}  {duration(seconds)} left"
         self._line.update(lambda: text)
         if done * 10 // self._total > self._tenths:
             self._tenths = done * 10 // self._total

@@ -1,0 +1,152 @@
+"""Scores new data: log p(x) of each row or image, `python -m iwae_tf.score --run_dir=runs/quickstart --data=FILE`.
+
+Rows that are unlike the training data have a low log p(x), so this is anomaly detection: the column `test_share` says
+how many of the run's own test rows have a lower one.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from iwae_tf.errors import UserError
+from iwae_tf.evaluation.statistics import mean_and_stderr
+from iwae_tf.experiment import build, command, new_data, stored
+from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.parsing import CommandLine
+from iwae_tf.runs.results import Mean
+from iwae_tf.runtime import files, progress
+
+_FEW_SAMPLES = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """The flags of this command."""
+
+    run_dir: str = flag("", "The run whose model scores.", parse=parse_folder)
+    data: str = flag(
+        "",
+        "The rows or images: a .csv file with the columns of the run, a .npy file, a .npz file with one array (or "
+        "data, x, X, test), or the name of a data set, of which the test images are taken.",
+    )
+    data_dir: str = flag("", "The folder of the data set.", parse=parse_folder)
+    output: str = flag(
+        "", "The file to write, .csv or .npz; by default scores_DATA.csv in the run directory.", parse=parse_folder
+    )
+    num_samples: int = flag(5000, "Importance samples for each row.", at_least=1, at_most=10**9)
+    seed: int = flag(0, "Seed of the samples.", at_least=0, at_most=2**31 - 1)
+
+
+_command_line = CommandLine(ScoreOptions, __doc__)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Scores, writes the scores and a histogram of them, and prints a summary."""
+    options, _, _ = _command_line.parse(argv)
+    run = opened_run(options)
+    output = output_path(options, run, "scores")
+    command.import_tensorflow_quietly()
+    from iwae_tf import figures
+    from iwae_tf.evaluation import log_likelihood
+
+    start = time.monotonic()
+    new = new_data.read(run, options.data, options.data_dir)
+    model = new_data.load_model(run, new)
+    print(f"scoring {len(new.x):,} rows of {new.name} with {options.num_samples:,} samples each", flush=True)
+    countdown = progress.Countdown(len(new.x), noun="rows")
+
+    def report(finished):
+        countdown.update(len(finished), f"mean log p(x) {finished.log_likelihoods.mean():.2f} nats")
+
+    estimates = log_likelihood.evaluate_images(model, new.x, options.num_samples, options.seed, report=report)
+    scores, test = estimates.log_likelihoods, _test_scores(run)
+    columns = {"log_likelihood": scores, "effective_sample_size": estimates.effective_sample_sizes}
+    if test is not None:
+        columns["test_share"] = np.searchsorted(np.sort(test), scores) / len(test)
+    _write(output, columns)
+    figures.save_scores(output.with_suffix(".png"), scores, test, new.name)
+    print(_summary(columns, new))
+    print(f"in {progress.duration(time.monotonic() - start)}; see {output} and {output.with_suffix('.png')}")
+
+
+def opened_run(options):
+    """Returns the run directory; options have `run_dir` and `data`.
+
+    Raises:
+      UserError: a flag is missing, or the folder is no run.
+    """
+    for name, what in (("run_dir", "the run of the model"), ("data", "the file with the new data")):
+        if not getattr(options, name):
+            raise UserError(f"--{name} is missing: give {what}.")
+    run = build.run_directory(options.run_dir)
+    stored.read_options(run)
+    return run
+
+
+def output_path(options, run, what: str) -> pathlib.Path:
+    """Returns the file to write.
+
+    Raises:
+      UserError: it is neither .csv nor .npz, its folder is missing, or it is the file with the data.
+    """
+    source = pathlib.Path(options.data.partition(":")[2] or options.data)
+    path = pathlib.Path(options.output or run.path / f"{what}_{source.name.partition('.')[0]}.csv")
+    if path.suffix not in (".csv", ".npz"):
+        raise UserError(f"--output={path} must end with .csv or .npz.")
+    if not path.parent.is_dir():
+        raise UserError(f"The folder of --output={path} does not exist; create it, or give another one.")
+    if path.resolve() == source.expanduser().resolve():
+        raise UserError(f"--output={path} is the file with the data; give another one.")
+    return path
+
+
+def _test_scores(run):
+    """log p(x) of the run's own test rows, or None."""
+    arrays = files.read_arrays(run.test_log_likelihoods, ["log_likelihood"])
+    return arrays.get("log_likelihood") if arrays else None
+
+
+def _write(path, columns):
+    """Writes the scores, one row for each row of the data."""
+    if path.suffix == ".npz":
+        files.write_arrays(path, columns)
+        return
+    lines = [",".join(["row", *columns])]
+    rows = zip(*columns.values(), strict=True)
+    lines += [f"{i}," + ",".join(f"{value:.8g}" for value in row) for i, row in enumerate(rows, start=1)]
+    files.write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def _summary(columns, new):
+    """What is printed."""
+    scores, sizes = columns["log_likelihood"], columns["effective_sample_size"]
+    finite = scores[np.isfinite(scores)]
+    mean = Mean(**mean_and_stderr(finite)) if len(finite) else None
+    lines = [f"mean log p(x) {mean.mean:.2f} nats" + (f" +- {mean.stderr:.2f}" if mean.stderr else "")] if mean else []
+    if len(finite) < len(scores):
+        lines.append(f"{len(scores) - len(finite):,} rows have no finite log p(x): they are far from all training data")
+    missing = int(np.isnan(new.x).any(axis=1).sum())
+    if missing:
+        lines.append(
+            f"{missing:,} rows have missing values; their log p(x) is that of the other values, which is not "
+            "comparable with that of complete rows"
+        )
+    if "test_share" in columns:
+        share = float(np.mean(columns["test_share"] < 0.01))
+        lines.append(f"{share:.1%} of the rows are less likely than 99 % of the run's test rows")
+    few = int(np.sum(sizes < _FEW_SAMPLES))
+    lines.append(f"effective sample size: median {np.median(sizes):.0f}; below {_FEW_SAMPLES} in {few:,} rows")
+    lowest = np.argsort(scores, kind="stable")[:5]
+    return "\n".join([*lines, "least likely rows: " + ", ".join(f"{i + 1} ({scores[i]:.1f})" for i in lowest)])
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """The command; see `command.run_command`."""
+    command.run_command(main, "nothing was written", argv)
+
+
+if __name__ == "__main__":
+    run()
