@@ -373,9 +373,15 @@ def automatic_steps(model: keras.Model, fit_arguments: dict[str, Any]) -> int:
 
 def steps_per_call(model: keras.Model, num_samples: int, batch_size: int, most: int) -> int:
     """Returns how many training steps take about a second, from 1 to `most`."""
-    num_weights = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    per_step = 6 * num_weights * num_samples * batch_size
+    per_step = 6 * _num_products(model) * num_samples * batch_size
     return int(np.clip(_OPERATIONS_PER_CALL / max(per_step, 1), 1, max(most, 1)))
+
+
+def _num_products(model):
+    """The multiplications of one sample of one image: one for each weight, but more for those of convolutions."""
+    convolutions = [layer for layer in model._flatten_layers() if hasattr(layer, "num_positions")]
+    again = sum((layer.num_positions - 1) * math.prod(layer.kernel.shape) for layer in convolutions)
+    return again + sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def _num_batches(fit_arguments):

@@ -11,6 +11,7 @@ results of the matrix products; weights, activations, log-densities, sums and bo
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,9 +77,38 @@ class Dense(keras.layers.Dense):
         rows = tf.cast(tf.reshape(inputs, [-1, inputs.shape[-1]]), dtype)
         outputs = _product(rows, tf.cast(self.kernel, dtype), self.product_dtype if _is_training.get() else dtype)
         if self.use_bias:
-            outputs = _plus_bias(outputs, tf.cast(self.bias, dtype))
-        leading = [tf.shape(inputs)[i] if size is None else size for i, size in enumerate(inputs.shape[:-1])]
-        return self.activation(tf.reshape(outputs, [*leading, self.units]))
+            outputs = plus_bias(outputs, tf.cast(self.bias, dtype))
+        return self.activation(tf.reshape(outputs, [*leading_shape(inputs), self.units]))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` whose products may be less precise than all else, as those of `Dense`."""
+
+    def __init__(self, *args: Any, product_dtype: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.product_dtype = product_dtype or self.variable_dtype
+        # How often each weight of the kernel is used for an image.
+        self.num_positions = 1
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "product_dtype": self.product_dtype}
+
+    def build(self, input_shape: tuple) -> None:
+        super().build(input_shape)
+        self.num_positions = math.prod(self.compute_output_shape(input_shape)[1:3])
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Keras calls this for the convolution itself."""
+        if not _is_training.get():
+            return super().convolution_op(inputs, kernel)
+        operands = (tf.cast(operand, self.product_dtype) for operand in (inputs, kernel))
+        return tf.cast(super().convolution_op(*operands), inputs.dtype)
+
+
+def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
+    """Returns the sizes of all axes but the last, for `tf.reshape`."""
+    return [tf.shape(inputs)[i] if size is None else size for i, size in enumerate(inputs.shape[:-1])]
 
 
 def _product(rows, kernel, dtype):
@@ -86,8 +116,8 @@ def _product(rows, kernel, dtype):
     return tf.cast(tf.matmul(tf.cast(rows, dtype), tf.cast(kernel, dtype)), rows.dtype)
 
 
-def _plus_bias(rows, bias):
-    """rows [n, units] + bias [units]."""
+def plus_bias(rows: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns rows [n, units] + bias [units]."""
     return _plus_bias_with_gradient(rows, bias) if _has_fast_gradients.get() else rows + bias
 
 

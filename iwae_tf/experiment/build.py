@@ -114,7 +114,7 @@ def build_model(options: Options, event_shape, dataset: datasets.Dataset | None 
         inference=options.inference,
         seed=options.seed,
         likelihood=_likelihood(options, event_shape, dataset),
-        input_layer=_preprocessing(options, event_shape, dataset),
+        input_layer=_input_layer(options, event_shape, dataset),
         activation=options.activation,
         batch_norm=options.batch_norm,
         dtype=options.dtype_policy,  # Whatever Keras' configuration says.
@@ -143,11 +143,40 @@ def _likelihood(options, event_shape, dataset):
         arguments["missing_values"] = True  # Of new data, even if the training data are complete.
     if dataset is not None:
         arguments["moments"] = layers.Moments(*dataset.moments(options.support))
+    if options.network == "conv":
+        arguments["upsampling"] = layers.TransposedConvolutions(**_convolution_arguments(options, event_shape, 1))
     flags = {"likelihood_scale": "scale", "num_levels": "num_levels", "standardize": "standardize"}
     for name, owner, values in DEPENDENT_FLAGS:
         if owner == "likelihood" and options.likelihood in values and name in flags:
             arguments[flags[name]] = getattr(options, name)
     return functools.partial(layers.LIKELIHOODS[options.likelihood], **arguments)
+
+
+def _convolution_arguments(options, image_shape, number):
+    """The arguments of both directions of convolutions; `number` tells their seeds apart.
+
+    Raises:
+      UserError: the images are too small.
+    """
+    from iwae_tf import layers
+
+    reason = layers.check_channels(image_shape, options.channels)
+    if reason:
+        raise UserError(f"--network=conv does not fit: {reason}; give fewer --channels, or --network=mlp.")
+    seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0])
+    shared = {"image_shape": image_shape, "channels": options.channels, "activation": options.activation}
+    return {**shared, "seed": seed, "dtype": options.dtype_policy}
+
+
+def _input_layer(options, event_shape, dataset):
+    """What x passes through before the hidden layers of the inference network, or None."""
+    from iwae_tf import layers
+
+    preprocessing = _preprocessing(options, event_shape, dataset)
+    if options.network == "mlp":
+        return preprocessing
+    arguments = _convolution_arguments(options, event_shape, 0)
+    return layers.Convolutions(**arguments, preprocessing=preprocessing)
 
 
 def _preprocessing(options, event_shape, dataset):

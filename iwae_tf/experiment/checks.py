@@ -55,6 +55,11 @@ def _check_layers(options: Options) -> None:
             "semicolons."
         )
 
+    if options.network == "conv" and not options.hidden_dims[0]:
+        raise UserError("--network=conv needs a hidden layer between the convolutions and z_1; give --hidden_dims.")
+    if options.network == "conv" and options.batch_norm:
+        raise UserError("--batch_norm normalises fully connected layers only; leave it out with --network=conv.")
+
 
 def _check_effects(options: Options, given: Set[str]) -> None:
     unused = {"cosine": "stages", "paper": "epochs"}[options.schedule]

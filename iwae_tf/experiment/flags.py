@@ -26,6 +26,7 @@ DEPENDENT_FLAGS = (
     ("likelihood_scale", "likelihood", ("gaussian", "student_t", "discretized_logistic", "negative_binomial")),
     ("num_levels", "likelihood", ("discretized_logistic",)),
     ("standardize", "likelihood", ("gaussian", "student_t")),
+    ("channels", "network", ("conv",)),
 )
 
 
@@ -238,6 +239,19 @@ class Options:
         "bottom_up: q(z_1 | x) q(z_2 | z_1) ... as in the paper. ladder: the Ladder VAE, top-down, which combines q "
         "with the Gaussians of the generative network by their precisions.",
         choices=("bottom_up", "ladder"),
+    )
+    network: str = _flag(
+        _MODEL,
+        "mlp",
+        "mlp: fully connected, as in the paper. conv: strided convolutions before q(z_1 | x) and transposed ones "
+        "behind p(x | z_1), for images of at least 8 x 8.",
+        choices=("mlp", "conv"),
+    )
+    channels: tuple[int, ...] = _flag(
+        _MODEL,
+        (16, 32),
+        "Channels of the convolutions of stride 2, first one first; a further one halves the images once more.",
+        parse=parse_integers,
     )
     activation: str = _flag(
         _MODEL,

@@ -208,6 +208,7 @@ def default_run_dir(options: Options) -> str:
     """The run directory of a command line without --run_dir."""
     ladder = "_ladder" if options.inference == "ladder" else ""
     estimator = "" if options.gradient_estimator == "standard" else f"_{options.gradient_estimator}"
+    ladder += "" if options.network == "mlp" else f"_{options.network}"
     model = f"{options.objective}{ladder}_{len(options.latent_dims)}l_k{options.k}{estimator}"
     _, member = datasets.find(options.dataset)
     # A data set of one's own is named by its file; no character may lead out of the folder or be special in a shell.

@@ -18,11 +18,12 @@ from iwae_tf.runtime import progress
 def title(options: Options) -> str:
     """The model in one line, such as "IWAE, 1 layer, k = 5"."""
     estimator = "" if options.gradient_estimator == "standard" else f", {options.gradient_estimator}"
+    network = ", conv" if options.network == "conv" else ""
     ladder = "Ladder " if options.inference == "ladder" else ""
     likelihood = "" if options.likelihood == "bernoulli" else f", {options.likelihood.replace('_', ' ')}"
     outer = f"{options.num_outer} x " if options.total_samples != options.k else ""
     layers = counted(len(options.latent_dims), "layer")
-    return f"{ladder}{options.objective.upper()}, {layers}, k = {outer}{options.k}{estimator}{likelihood}"
+    return f"{ladder}{options.objective.upper()}, {layers}, k = {outer}{options.k}{estimator}{likelihood}{network}"
 
 
 def cell(options: Options, binarization: str | UnsetType = UNSET) -> tuple[str, tuple[int, ...], str, int] | None:
@@ -47,6 +48,7 @@ def has_paper_model(options: Options) -> bool:
     num_layers = len(options.latent_dims)
     in_paper = {
         "likelihood": "bernoulli",
+        "network": "mlp",
         "inference": "bottom_up",
         "activation": "tanh",
         "batch_norm": False,

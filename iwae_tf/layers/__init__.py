@@ -6,6 +6,7 @@ samples, as `tfd.MultivariateNormalDiag` and other transformed normal distributi
 should have an attribute `support`, see `supports.Support`; without it, x may be any finite numbers.
 """
 
+from iwae_tf.layers.convolutions import Convolutions, TransposedConvolutions, check_channels
 from iwae_tf.layers.likelihoods import (
     LIKELIHOODS,
     BernoulliLayer,
@@ -43,6 +44,7 @@ __all__ = [
     "PACKAGE",
     "BernoulliLayer",
     "ContinuousBernoulliLayer",
+    "Convolutions",
     "DiagonalNormal",
     "DiscretizedLogisticLayer",
     "GaussianLayer",
@@ -59,6 +61,8 @@ __all__ = [
     "StablePoisson",
     "StochasticLayer",
     "StudentTLayer",
+    "TransposedConvolutions",
+    "check_channels",
     "density_dtype",
     "frozen_as_configured",
     "output_bias_from_mean",

@@ -18,7 +18,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_tf import supports
-from iwae_tf.layers.stochastic import StochasticLayer
+from iwae_tf.layers.convolutions import TransposedConvolutions
+from iwae_tf.layers.stochastic import StochasticLayer, serialized
 from iwae_tf.layers.values import (
     IndependentValues,
     PixelBernoulli,
@@ -71,6 +72,8 @@ class LikelihoodLayer(StochasticLayer):
       hidden_dims: as for `StochasticLayer`.
       seed: as for `StochasticLayer`.
       missing_values: whether values of x may be NaN. The likelihood is then that of the others [3].
+      upsampling: what the output of the hidden layers passes through, with the heads' `head(name, bias)`, such as
+        `TransposedConvolutions`; None means dense heads.
       **kwargs: further arguments of `StochasticLayer`.
 
     Attributes:
@@ -80,16 +83,36 @@ class LikelihoodLayer(StochasticLayer):
     support: supports.Support = supports.REAL
 
     def __init__(
-        self, units: int, hidden_dims: Sequence[int], seed: int, missing_values: bool = False, **kwargs: Any
+        self,
+        units: int,
+        hidden_dims: Sequence[int],
+        seed: int,
+        missing_values: bool = False,
+        upsampling: TransposedConvolutions | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(units, hidden_dims, seed, **kwargs)
-        self.missing_values = missing_values
+        self.missing_values, self.upsampling = missing_values, upsampling
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "missing_values": self.missing_values}
+        upsampling = self.upsampling and serialized(self.upsampling)
+        return {**super().get_config(), "missing_values": self.missing_values, "upsampling": upsampling}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "StochasticLayer":
+        """The inverse of `get_config`."""
+        upsampling = keras.saving.deserialize_keras_object(config.get("upsampling"))
+        return super().from_config({**config, "upsampling": upsampling})
+
+    def features(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns what the heads get, [..., width]."""
+        features = super().features(inputs)
+        return features if self.upsampling is None else self.upsampling(features)
 
     def _output(self, name, bias=None):
         """A head with an initial bias [units]; None means zeros."""
+        if self.upsampling is not None:
+            return self.upsampling.head(name, bias)
         initializer = "zeros" if bias is None else keras.initializers.Constant(np.asarray(bias, np.float32))
         return self._dense(self.units, bias_initializer=initializer, name=name)
 
