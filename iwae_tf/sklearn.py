@@ -133,11 +133,11 @@ class IWAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         seed = self._new_seed()
         steps, batch_size = _equal_batches(len(x), self.batch_size)
         model = self._new_model(x, seed)
-        rates = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.epochs * steps, alpha=0.01)
+        rates = keras.optimizers.schedules.CosineDecay(float(self.learning_rate), self.epochs * steps, alpha=0.01)
         uses_xla = self.epochs * steps >= _LEAST_STEPS_FOR_XLA
         model.compile(keras.optimizers.Adam(rates, epsilon=1e-4), jit_compile=uses_xla)
         batches = _endless_batches(x, batch_size, seed)
-        history = model.fit(batches, epochs=self.epochs, steps_per_epoch=steps, verbose=0)
+        history = model.fit(batches, epochs=self.epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
         bounds = [float(bound) for bound in history.history["iwae_bound"]]
         if not np.isfinite(bounds).all():
             raise ValueError(
@@ -254,40 +254,41 @@ class IWAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _checked(self, X, reset=False):
         """Returns X as float32 or float64 [n, columns], or raises a ValueError for values that p(x | z) excludes."""
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+        x = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         support = self._support
-        is_wrong = (X < max(support.low, -_LARGEST)) | (X > min(support.high, _LARGEST))
+        is_low = x < max(support.low, -_LARGEST)
+        is_wrong = is_low | (x > min(support.high, _LARGEST))
         if support.is_integer:
-            is_wrong |= (np.rint(X) != X) & ~np.isnan(X)
+            is_wrong |= (np.rint(x) != x) & ~np.isnan(x)
         if is_wrong.any():
-            row, column = np.argwhere(is_wrong)[0]
-            # scikit-learn wants the first words if the tag `positive_only` is set.
-            negative = "Negative values in data: " if X[row, column] < support.low else ""
+            row, column = np.argwhere(is_low if is_low.any() else is_wrong)[0]
+            # scikit-learn wants these words where the tag `positive_only` is set.
+            negative = "Negative values in data: " if is_low.any() and support.low == 0.0 else ""
             expected = support.text if support != supports.REAL else f"numbers of a size below {_LARGEST:.0e}"
             raise ValueError(
-                f"{negative}X has {X[row, column]:g} in row {row}, column {column}, but likelihood={self.likelihood!r} "
+                f"{negative}X has {x[row, column]:g} in row {row}, column {column}, but likelihood={self.likelihood!r} "
                 f"is for {expected}; choose another likelihood, or change the data."
             )
-        return X
+        return x
 
     def _new_model(self, x, seed):
         """Builds the model for training rows x, float32 [n, columns]."""
         moments = _moments(x)
-        likelihood: dict[str, Any] = {"moments": moments, "missing_values": True}
+        likelihood = {"moments": moments, "missing_values": True}
         if self.likelihood in _STANDARDIZED:
-            likelihood["standardize"] = self.standardize
+            likelihood["standardize"] = bool(self.standardize)
         if self.likelihood in _SCALED:
             likelihood["scale"] = self.scale
         inference, generative = networks.paper_networks(
             x.shape[1],
-            (self.latent_dim,),
-            (tuple(self.hidden_dims),),
+            (int(self.latent_dim),),
+            (tuple(map(int, self.hidden_dims)),),
             seed=seed,
             likelihood=functools.partial(layers.LIKELIHOODS[self.likelihood], **likelihood),
             input_layer=self._preprocessing(x, moments),
         )
         return models.ImportanceWeightedAutoencoder(
-            inference, generative, self.objective, self.gradient_estimator, num_samples=self.k, seed=seed
+            inference, generative, self.objective, self.gradient_estimator, num_samples=int(self.k), seed=seed
         )
 
     def _preprocessing(self, x, moments):
@@ -352,10 +353,10 @@ def _endless_batches(x, batch_size, seed):
     x = tf.constant(x)
 
     def one_pass(number):
-        return tf.data.Dataset.from_tensor_slices(noise.permutation(len(x), noise.key(seed, "order", number)))
+        order = noise.permutation(len(x), noise.key(seed, "order", number))
+        return tf.data.Dataset.from_tensor_slices(tf.gather(x, order))
 
-    orders = tf.data.Dataset.counter(dtype=tf.int32).flat_map(one_pass)
-    return orders.batch(batch_size, drop_remainder=True).map(lambda rows: tf.gather(x, rows))
+    return tf.data.Dataset.counter(dtype=tf.int32).flat_map(one_pass).batch(batch_size, drop_remainder=True)
 
 
 def _by_batch(function: Callable[[tf.Tensor], tf.Tensor], x: np.ndarray, batch_size: int) -> np.ndarray:

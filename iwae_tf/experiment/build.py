@@ -160,12 +160,14 @@ def _convolution_arguments(options, image_shape, number):
     """
     from iwae_tf import layers
 
-    reason = layers.check_channels(image_shape, options.channels)
+    reason = layers.check_channels(image_shape, options.channels, options.strides)
     if reason:
-        raise UserError(f"--network=conv does not fit: {reason}; give fewer --channels, or --network=mlp.")
+        raise UserError(
+            f"--network=conv does not fit: {reason}; change --channels and --strides, or use --network=mlp."
+        )
     seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0])
-    shared = {"image_shape": image_shape, "channels": options.channels, "activation": options.activation}
-    return {**shared, "seed": seed, "dtype": options.dtype_policy}
+    shared = {"image_shape": image_shape, "channels": options.channels, "strides": options.strides}
+    return {**shared, "activation": options.activation, "seed": seed, "dtype": options.dtype_policy}
 
 
 def _input_layer(options, event_shape, dataset):

@@ -27,6 +27,7 @@ DEPENDENT_FLAGS = (
     ("num_levels", "likelihood", ("discretized_logistic",)),
     ("standardize", "likelihood", ("gaussian", "student_t")),
     ("channels", "network", ("conv",)),
+    ("strides", "network", ("conv",)),
 )
 
 
@@ -249,8 +250,14 @@ class Options:
     )
     channels: tuple[int, ...] = _flag(
         _MODEL,
-        (16, 32),
-        "Channels of the convolutions of stride 2, first one first; a further one halves the images once more.",
+        (32,),
+        "Channels after each convolution of x, first one first.",
+        parse=parse_integers,
+    )
+    strides: tuple[int, ...] = _flag(
+        _MODEL,
+        (4,),
+        "Stride s of each convolution, whose kernel has 2 s x 2 s weights: 2,2 or 4 makes 7 x 7 of 28 x 28 pixels.",
         parse=parse_integers,
     )
     activation: str = _flag(
