@@ -274,17 +274,17 @@ class IWAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _new_model(self, x, seed):
         """Builds the model for training rows x, float32 [n, columns]."""
         moments = _moments(x)
-        likelihood = {"moments": moments, "missing_values": True}
+        arguments = {"moments": moments, "missing_values": True}
         if self.likelihood in _STANDARDIZED:
-            likelihood["standardize"] = bool(self.standardize)
+            arguments["standardize"] = bool(self.standardize)
         if self.likelihood in _SCALED:
-            likelihood["scale"] = self.scale
+            arguments["scale"] = self.scale
         inference, generative = networks.paper_networks(
             x.shape[1],
             (int(self.latent_dim),),
             (tuple(map(int, self.hidden_dims)),),
             seed=seed,
-            likelihood=functools.partial(layers.LIKELIHOODS[self.likelihood], **likelihood),
+            likelihood=functools.partial(layers.LIKELIHOODS[self.likelihood], **arguments),
             input_layer=self._preprocessing(x, moments),
         )
         return models.ImportanceWeightedAutoencoder(

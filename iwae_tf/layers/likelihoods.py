@@ -47,8 +47,8 @@ class Moments(NamedTuple):
 
     @property
     def stddev(self) -> np.ndarray:
-        """The standard deviations, or 1 for constants."""
-        return np.sqrt(np.where(self.variance > 0.0, self.variance, 1.0))
+        """The standard deviations, or 1 for constants, whose variance may be a rounding error."""
+        return np.sqrt(np.where(self.variance > np.square(1e-7 * self.mean), self.variance, 1.0))
 
 
 def output_bias_from_mean(mean_image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,261 @@
+"""Tables: reading, columns, splits, and the commands from a csv file to scores and imputations."""
+
+import csv
+import gzip
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import iwae_tf
+from iwae_tf import datasets, impute, main, runs, score, supports
+from iwae_tf.datasets import tables
+from iwae_tf.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def _file(folder, text, name="table.csv"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_file_is_read_with_its_header(tmp_path, delimiter):
+    text = "a,b c,id\n1,2.5,x\n,-3e2,y\nNaN,0,z\n".replace(",", delimiter)
+    values, columns = tables.read_csv(_file(tmp_path, text), drop_columns=("id",))
+    assert columns == ("a", "b c")
+    np.testing.assert_array_equal(values, np.float32([[1, 2.5], [np.nan, -300], [np.nan, 0]]))
+
+
+def test_a_file_without_a_header_a_compressed_one_and_a_mark_at_its_begin(tmp_path):
+    values, columns = tables.read_csv(_file(tmp_path, "1,2\n3,4\n"))
+    assert columns == ("column_1", "column_2")
+    np.testing.assert_array_equal(values, [[1, 2], [3, 4]])
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(gzip.compress("\ufeffa,b\n1,2\n3,4\n".encode()))
+    assert tables.read_csv(path)[1] == ("a", "b")
+    assert tables.read_csv(path, keep=("b",))[0].tolist() == [[2], [4]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("a,b\n", "has no rows"),
+        ("a,b\n1,red\n2,blue\n", "Column 'b' .* has text, such as 'red'; leave it out with drop_columns=b"),
+        ("a,a\n1,2\n", "more than one column 'a'"),
+        ("a,b\n1,inf\n", "Column 'b' .* infinite"),
+        ("t,b\n1700000000,1\n1700000003,2\n1700000007,3\n", "Column 't' .* single precision cannot hold"),
+    ],
+)
+def test_files_that_are_no_tables_of_numbers_are_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        tables.read_csv(_file(tmp_path, text))
+
+
+def test_unknown_columns_and_files_are_refused(tmp_path):
+    path = _file(tmp_path, "a,b\n1,2\n")
+    with pytest.raises(UserError, match="no column 'c' to leave out; its columns are a, b"):
+        tables.read_csv(path, drop_columns=("c",))
+    with pytest.raises(UserError, match="no column 'c'; its columns are a, b"):
+        tables.read_csv(path, keep=("c",))
+    with pytest.raises(UserError, match="There is no file"):
+        tables.read_csv(tmp_path / "other.csv")
+
+
+def test_the_split_is_drawn_by_its_seed_and_keeps_all_rows():
+    rows = np.arange(50)[:, np.newaxis]
+    parts = tables.split(rows, (0.2, 0.3), 0, "file")
+    assert [len(part) for part in parts] == [25, 10, 15]
+    assert sorted(np.concatenate(parts).ravel()) == list(range(50))
+    again, other = tables.split(rows, (0.2, 0.3), 0, "file"), tables.split(rows, (0.2, 0.3), 1, "file")
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+    assert not np.array_equal(parts[2], other[2])
+    for fractions in ((0.5, 0.5), (0.001, 0.1), (0.0, 0.001)):
+        with pytest.raises(UserError, match="leave a part without rows"):
+            tables.split(rows, fractions, 0, "file")
+
+
+def _load(folder, text, support, **kwargs):
+    return datasets.load(f"csv:{_file(folder, text)}", support=support, test_fraction=0.25, **kwargs)
+
+
+def test_values_without_a_density_are_refused_by_column(tmp_path):
+    counts = "n,m\n" + "\n".join(f"{i},{i % 3 - (i == 5)}" for i in range(12))
+    with pytest.raises(UserError, match="column 'm' .* has the value 0.5 .* whole numbers from 0"):
+        _load(tmp_path, counts.replace("\n3,0", "\n3,0.5"), supports.COUNTS)
+    with pytest.raises(UserError, match="column 'n' .* Bernoulli, which has only 0 and 1"):
+        _load(tmp_path, counts, supports.BINARY)
+    assert _load(tmp_path, counts, supports.COUNTS).columns == ("n", "m")
+    constant = "n,m\n" + "\n".join(f"{i},7" for i in range(12))
+    with pytest.raises(UserError, match="Column 'm' .* same value, 7, .* leave it out with drop_columns=m"):
+        _load(tmp_path, constant, supports.REAL)
+    empty = "n,m\n" + "\n".join(f"{i}," for i in range(12))
+    with pytest.raises(UserError, match="Column 'm' .* no values"):
+        _load(tmp_path, empty, supports.COUNTS)
+
+
+def test_tables_and_images_of_numpy_files(tmp_path):
+    np.savez(tmp_path / "a.npz", train=RNG.normal(size=[20, 9]), test=RNG.normal(size=[5, 9]))
+    table = datasets.load(f"npz:{tmp_path / 'a.npz'}", support=supports.REAL)
+    assert table.is_table
+    assert table.columns[:2] == ("column_1", "column_2")
+    assert table.train.dtype == np.float32
+    np.save(tmp_path / "b.npy", RNG.integers(0, 256, [20, 8, 8, 3]).astype(np.uint8))
+    arguments = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    colours = datasets.load(f"npy:{tmp_path / 'b.npy'}", support=supports.levels(256), **arguments)
+    assert colours.event_shape == (8, 8, 3)
+    assert datasets.load(f"npy:{tmp_path / 'b.npy'}", **arguments).event_shape == (8, 8)  # Luminance.
+    with pytest.raises(UserError, match="pixel .* whole numbers from 0 to 16"):
+        datasets.load(f"npy:{tmp_path / 'b.npy'}", support=supports.levels(17), **arguments)
+
+
+def test_moments_leave_missing_values_out():
+    train = np.float32([[1, np.nan], [3, 4], [np.nan, 8]])
+    table = datasets.Dataset(train, train, train, (2,), ("a", "b"))
+    mean, variance = table.moments(supports.REAL)
+    np.testing.assert_allclose(mean, [2, 6])
+    np.testing.assert_allclose(variance, [1, 4])
+    np.testing.assert_allclose(table.moments(supports.COUNTS, np.log1p)[0][0], np.log1p([1, 3]).mean())
+    assert table.num_missing == 6
+
+
+def test_equal_columns_are_found():
+    values = np.float32([[1, 2, 1, 3], [4, 5, 4, 6]])
+    assert tables.equal_columns(values, "abcd") == [("a", "c")]
+
+
+NUM_ROWS, FLAGS = 60, ["--k=3", "--latent_dims=2", "--hidden_dims=6", "--epochs=2", "--batch_size=12", "--nojit"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A table of real numbers with missing values and a column of text, and the run of a model of it."""
+    folder = tmp_path_factory.mktemp("tables")
+    z = RNG.normal(size=NUM_ROWS)
+    columns = {
+        "length": 100 + 5 * z,
+        "width": -3 + z + RNG.normal(size=NUM_ROWS),
+        "size": 1e4 * RNG.normal(size=NUM_ROWS),
+    }
+    lines = ["name," + ",".join(columns)]
+    for i in range(NUM_ROWS):
+        words = [f"{values[i]:.4f}" for values in columns.values()]
+        words[i % 3] = "" if i % 2 else words[i % 3]
+        lines.append(",".join([f"row {i}", *words]))
+    _file(folder, "\n".join(lines) + "\n", "things.csv")
+    data = [f"--dataset=csv:{folder / 'things.csv'}", "--drop_columns=name", "--likelihood=gaussian", "--mask_input"]
+    main.main(["main", *data, *FLAGS, "--nll_samples=50", f"--run_dir={folder / 'run'}"])
+    return folder
+
+
+def test_a_run_on_a_table(folder):
+    run = runs.RunDirectory(folder / "run")
+    results = run.read_results()
+    assert results.data.columns == ["length", "width", "size"]
+    assert results.data.num_images == {"train": 48, "validation": 6, "test": 6}
+    assert results.data.num_missing == 30
+    figures = {path.name for path in run.figures.glob("*.png")}
+    assert figures == {"bounds.png", "marginals.png", "pairs.png", "samples_needed.png", "units.png"}
+    model = iwae_tf.load(run.path)
+    table = datasets.load(f"csv:{folder / 'things.csv'}", support=supports.REAL, test_fraction=0.1,
+                          validation_fraction=0.1, drop_columns=("name",))  # fmt: skip
+    shift = model.inference.stochastic_layers[0].input_layer.shift
+    np.testing.assert_allclose(shift, np.nanmean(table.train, axis=0), rtol=1e-4)
+    assert model.draw(4).shape == (4, 3)
+
+
+def test_scores(folder, capsys):
+    output = folder / "scores.csv"
+    words = [f"--run_dir={folder / 'run'}", f"--data={folder / 'things.csv'}", "--num_samples=40"]
+    score.main(["score", *words, f"--output={output}"])
+    assert "30 rows have missing values" in capsys.readouterr().out
+    assert output.with_suffix(".png").exists()
+    rows = list(csv.DictReader(output.open()))
+    assert [row["row"] for row in rows] == [str(i + 1) for i in range(NUM_ROWS)]
+    model = iwae_tf.load(folder / "run")
+    x, _ = tables.read_csv(folder / "things.csv", drop_columns=("name",))
+    expected = model.log_likelihood(x, 40)
+    np.testing.assert_allclose([float(row["log_likelihood"]) for row in rows], expected.values, rtol=1e-6)
+    assert all(0.0 <= float(row["test_share"]) <= 1.0 for row in rows)
+    saved = tf.saved_model.load(str(folder / "run" / "saved_model")).signatures["log_likelihood"]
+    values = saved(x=tf.constant(x), num_samples=tf.constant(40), seed=tf.constant([0, 1]))
+    assert np.isfinite(values["log_likelihood"]).all()
+    assert np.all(values["effective_sample_size"] <= 40.1)
+    score.main(["score", *words, f"--output={folder / 'scores.npz'}"])
+    assert set(np.load(folder / "scores.npz")) == {"log_likelihood", "effective_sample_size", "test_share"}
+
+
+def test_imputations(folder, capsys):
+    words = [f"--run_dir={folder / 'run'}", f"--data={folder / 'things.csv'}", "--num_samples=40"]
+    impute.main(["impute", *words])
+    assert "30 of 60 rows" in capsys.readouterr().out
+    rows = list(csv.DictReader((folder / "run" / "imputed_things.csv").open()))
+    x, columns = tables.read_csv(folder / "things.csv", drop_columns=("name",))
+    single = np.array([[float(row[name]) for name in columns] for row in rows])
+    observed = ~np.isnan(x)
+    np.testing.assert_allclose(single[observed], x[observed], rtol=1e-6)
+    assert np.isfinite(single).all()
+    assert sum(row["effective_sample_size"] == "" for row in rows) == 30
+    impute.main(["impute", *words, "--num_imputations=3", f"--output={folder / 'draws.npz'}"])
+    arrays = np.load(folder / "draws.npz")
+    assert arrays["draws"].shape == (3, NUM_ROWS, 3)
+    assert np.all((arrays["draws"] == x) | ~observed)
+    assert np.all((arrays["draws"][0] != arrays["draws"][1]) | observed)
+    saved = tf.saved_model.load(str(folder / "run" / "saved_model")).signatures["impute"]
+    filled = saved(x=tf.constant(x), num_samples=tf.constant(40), seed=tf.constant([0, 1]))["x"].numpy()
+    assert np.isfinite(filled).all()
+    np.testing.assert_array_equal(filled[observed], x[observed])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        (score, ["--data={folder}/things.csv"], "--run_dir is missing"),
+        (score, ["--run_dir={folder}/run"], "--data is missing"),
+        (score, ["--run_dir={folder}/run", "--data={folder}/other.csv"], "no file"),
+        (score, ["--run_dir={folder}/run", "--data={folder}/things.csv", "--output=a.txt"], "must end with"),
+        (score, ["--run_dir={folder}/run", "--data={folder}/wrong.csv"], "no column 'length'"),
+        (score, ["--run_dir={folder}/run", "--data={folder}/wrong.npy"], "2 values a row, .* 3 columns"),
+        (impute, ["--run_dir={folder}/run", "--data={folder}/full.csv"], "no missing values"),
+    ],
+)
+def test_bad_input_of_the_commands(folder, command, words, message):
+    _file(folder, "a,b\n1,2\n", "wrong.csv")
+    _file(folder, "length,width,size\n1,2,3\n2,3,4\n", "full.csv")
+    np.save(folder / "wrong.npy", np.zeros([4, 2]))
+    with pytest.raises(UserError, match=message):
+        command.main(["command", *(word.format(folder=folder) for word in words)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset=mnist", "--test_fraction=0.2"], "--test_fraction has no effect"),
+        (["--likelihood=poisson", "--standardize"], "--standardize has no effect with --likelihood=poisson"),
+        (["--likelihood=gaussian", "--binarization=fixed"], "--binarization has no effect"),
+        (["--num_levels=4"], "--num_levels has no effect"),
+        (["--channels=4"], "--channels has no effect with --network=mlp"),
+        (["--network=conv", "--hidden_dims=linear"], "needs a hidden layer"),
+        (["--dataset=csv:x.csv", "--test_fraction=1.5"], "must be at least 0 and less than 1"),
+    ],
+)
+def test_flags_without_effect_are_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        main.main(["main", *words])
+
+
+def test_counts_and_binary_tables_train(tmp_path):
+    values = RNG.poisson(3.0, [40, 3]).astype(float)
+    values[::5, 1] = np.nan
+    for likelihood, table in (("negative_binomial", values), ("bernoulli", np.minimum(values, 1))):
+        np.savetxt(tmp_path / "t.csv", table, delimiter=",", fmt="%.0f")
+        run_dir = tmp_path / likelihood
+        data = [f"--dataset=csv:{tmp_path / 't.csv'}", f"--likelihood={likelihood}"]
+        main.main(["main", *data, *FLAGS, "--nll_samples=20", "--noexport", f"--run_dir={run_dir}"])
+        results = json.loads((run_dir / "results.json").read_text())
+        assert 0.0 < results["nll"]["mean"] < 20.0
+        assert results["data"]["num_missing"] == 8
