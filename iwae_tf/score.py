@@ -1,7 +1,8 @@
 """Scores new data: log p(x) of each row or image, `python -m iwae_tf.score --run_dir=runs/quickstart --data=FILE`.
 
-Rows that are unlike the training data have a low log p(x), so this is anomaly detection: the column `test_share` says
-how many of the run's own test rows have a lower one.
+Rows that are unlike the training data have a low log p(x): the column `test_share` says how many of the run's own test
+rows have a lower one. But images with little ink have a high one whatever they show. `log_ratio`, log p(x) minus that
+of independent values, does not favour them, and is the better score of anomalies.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     output = output_path(options, run, "scores")
     command.import_tensorflow_quietly()
     from iwae_tf import figures
-    from iwae_tf.evaluation import log_likelihood
+    from iwae_tf.evaluation import baseline, log_likelihood
 
     start = time.monotonic()
     new = new_data.read(run, options.data, options.data_dir)
@@ -63,7 +64,14 @@ def main(argv: Sequence[str]) -> None:
 
     estimates = log_likelihood.evaluate_images(model, new.x, options.num_samples, options.seed, report=report)
     scores, test = estimates.log_likelihoods, _test_scores(run)
-    columns = {"log_likelihood": scores, "effective_sample_size": estimates.effective_sample_sizes}
+    independent = baseline.log_likelihood_of_independent_values(
+        model, new.x, run.read_data().event_shape, build.likelihood_of(stored.read_options(run), run)
+    )
+    columns = {
+        "log_likelihood": scores,
+        "log_ratio": scores - independent,
+        "effective_sample_size": estimates.effective_sample_sizes,
+    }
     if test is not None:
         columns["test_share"] = np.searchsorted(np.sort(test), scores) / len(test)
     _write(output, columns)
@@ -139,8 +147,11 @@ def _summary(columns, new):
         lines.append(f"{share:.1%} of the rows are less likely than 99 % of the run's test rows")
     few = int(np.sum(sizes < _FEW_SAMPLES))
     lines.append(f"effective sample size: median {np.median(sizes):.0f}; below {_FEW_SAMPLES} in {few:,} rows")
-    lowest = np.argsort(scores, kind="stable")[:5]
-    return "\n".join([*lines, "least likely rows: " + ", ".join(f"{i + 1} ({scores[i]:.1f})" for i in lowest)])
+    for name in ("log_likelihood", "log_ratio"):
+        lowest = np.argsort(columns[name], kind="stable")[:5]
+        rows = ", ".join(f"{i + 1} ({columns[name][i]:.1f})" for i in lowest)
+        lines.append(f"rows with the lowest {name}: {rows}")
+    return "\n".join(lines)
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 import iwae_tf
@@ -186,7 +187,20 @@ def test_scores(folder, capsys):
     assert np.isfinite(values["log_likelihood"]).all()
     assert np.all(values["effective_sample_size"] <= 40.1)
     score.main(["score", *words, f"--output={folder / 'scores.npz'}"])
-    assert set(np.load(folder / "scores.npz")) == {"log_likelihood", "effective_sample_size", "test_share"}
+    assert set(np.load(folder / "scores.npz")) == set(rows[0]) - {"row"}
+
+
+def test_the_log_ratio_of_a_gaussian_table(folder):
+    """log p_0 is that of independent Gaussians with the moments of the model."""
+    words = [f"--run_dir={folder / 'run'}", f"--data={folder / 'things.csv'}", "--num_samples=40"]
+    score.main(["score", *words, f"--output={folder / 'ratio.npz'}"])
+    arrays = np.load(folder / "ratio.npz")
+    x, _ = tables.read_csv(folder / "things.csv", drop_columns=("name",))
+    drawn = np.float64(iwae_tf.load(folder / "run").draw(5000))
+    terms = scipy.stats.norm.logpdf(x, drawn.mean(axis=0), drawn.std(axis=0))
+    # Scales are at least a thousandth of the standard deviation larger.
+    expected = np.nansum(terms, axis=1)
+    np.testing.assert_allclose(arrays["log_likelihood"] - arrays["log_ratio"], expected, rtol=1e-4, atol=0.02)
 
 
 def test_imputations(folder, capsys):

@@ -9,6 +9,7 @@ import functools
 import math
 import pathlib
 import sys
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -134,11 +135,17 @@ def build_model(options: Options, event_shape, dataset: datasets.Dataset | None 
     return model
 
 
+def likelihood_of(options: Options, run: runs.RunDirectory):
+    """Returns a function that builds the likelihood of a run, with dense heads and the moments that it is given."""
+    dense = dataclasses.replace(options, network="mlp")
+    return _likelihood(dense, run.read_data().event_shape, None)
+
+
 def _likelihood(options, event_shape, dataset):
     """A function that builds p(x | z_1)."""
     from iwae_tf import layers
 
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if len(event_shape) == 1:
         arguments["missing_values"] = True  # Of new data, even if the training data are complete.
     if dataset is not None:

@@ -262,8 +262,9 @@ class Options:
     )
     activation: str = _flag(
         _MODEL,
-        "tanh",
-        "Activation of the hidden layers.",
+        None,
+        "Activation of the hidden layers; by default tanh as in the paper, and swish for conv.",
+        before="tanh",
         choices=("tanh", "relu", "leaky_relu", "elu", "gelu", "softplus", "swish"),
     )
     batch_norm: bool = _flag(
@@ -282,7 +283,7 @@ class Options:
         None,
         "Widths of the hidden layers below each stochastic layer, separated by semicolons (use quotes): "
         "'200,200;100,100'; linear for none. By default those of the paper: 200,200, then 100,100 for each further "
-        "layer.",
+        "layer; for conv 200 is the first group.",
         parse=parse_hidden_dims,
     )
 

@@ -111,11 +111,11 @@ class ReportedRun:
           name: "probabilities" or "reconstructions".
 
         Returns:
-          Float [num_images, height, width] in [0, 1]; None if they are missing or damaged.
+          Float [num_images, height, width] or [num_images, height, width, 3] in [0, 1]; None if they are missing or damaged.
         """
         directory = RunDirectory(self.path)
         images = (files.read_arrays(directory.samples, [name]) or {}).get(name) if self.results else None
-        if images is None or images.ndim != 3 or not np.issubdtype(images.dtype, np.floating):
+        if images is None or images.ndim not in (3, 4) or not np.issubdtype(images.dtype, np.floating):
             return None
         if not images.size or max(images.shape) > _MOST_PIXELS or not ((images >= 0.0) & (images <= 1.0)).all():
             return None
