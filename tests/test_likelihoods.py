@@ -45,7 +45,7 @@ DENSITIES = {
         RNG.uniform(0, 1, _N),
     ),
     "discretized_logistic": (
-        lambda: layers.PixelLogistic(np.float32(_LEVEL_LOC), np.float32(_LEVEL_SCALE), 17),
+        lambda: layers.PixelLogistic.of_levels(np.float32(_LEVEL_LOC), np.float32(_LEVEL_SCALE), 17),
         lambda x: np.log(_logistic_probability(x, _LEVEL_LOC, _LEVEL_SCALE, 17)),
         RNG.integers(0, 17, _N),
     ),

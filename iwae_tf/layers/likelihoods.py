@@ -331,7 +331,7 @@ class DiscretizedLogisticLayer(LocationScaleLayer):
         return moments.stddev * math.sqrt(3.0) / math.pi
 
     def _values(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
-        return PixelLogistic(loc, scale, self.num_levels)
+        return PixelLogistic.of_levels(loc, scale, self.num_levels)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -92,32 +92,32 @@ class PixelLogistic(tfd.QuantizedDistribution):
     The probability of a level is the mass of a logistic distribution within one half of it; the lowest and the highest
     level have all mass below and above.
 
-    Args:
-      loc: the location in levels.
-      scale: the scale in levels.
-      num_levels: the number of levels.
+    The arguments are those of TFP's class, see `of_levels`.
     """
 
-    def __init__(self, loc: tf.Tensor, scale: tf.Tensor, num_levels: int) -> None:
+    @classmethod
+    def of_levels(cls, loc: tf.Tensor, scale: tf.Tensor, num_levels: int) -> "PixelLogistic":
+        """Returns the distribution of `num_levels` levels with a location and a scale in levels."""
         # TFP's intervals end at the levels.
-        super().__init__(tfd.Logistic(loc - 0.5, scale), low=0.0, high=num_levels - 1.0)
-        self._loc, self._scale, self._highest = loc, scale, num_levels - 1.0
+        return cls(tfd.Logistic(loc - 0.5, scale), low=0.0, high=num_levels - 1.0)
 
     def _log_prob(self, x):
         """log(sigmoid(b) - sigmoid(a)) = log sigmoid(b) + log sigmoid(-a) + log(1 - exp(a - b)), without cancellation.
 
         Here a and b are the ends of the interval, and b - a = 1 / scale.
         """
-        lower, upper = ((x + end - self._loc) / self._scale for end in (-0.5, 0.5))
-        above_lower = tf.where(x > 0.0, -tf.nn.softplus(lower), tf.zeros_like(lower))
-        below_upper = tf.where(x < self._highest, -tf.nn.softplus(-upper), tf.zeros_like(upper))
-        within = tf.math.log(-tf.math.expm1(-1.0 / self._scale))
-        return above_lower + below_upper + tf.where((x > 0.0) & (x < self._highest), within, tf.zeros_like(within))
+        loc, scale = self.distribution.loc, self.distribution.scale
+        lower, upper = ((x + end - loc) / scale for end in (-1.0, 0.0))
+        above_lower = tf.where(x > self.low, -tf.nn.softplus(lower), tf.zeros_like(lower))
+        below_upper = tf.where(x < self.high, -tf.nn.softplus(-upper), tf.zeros_like(upper))
+        within = tf.math.log(-tf.math.expm1(-1.0 / scale))
+        is_within = (x > self.low) & (x < self.high)
+        return above_lower + below_upper + tf.where(is_within, within, tf.zeros_like(within))
 
     def _mean(self):
         """The integral of P(X > t) over the levels, which differs from the mean by less than half a level."""
-        ends = (self._loc / self._scale, (self._loc - self._highest) / self._scale)
-        return self._scale * (tf.nn.softplus(ends[0]) - tf.nn.softplus(ends[1]))
+        loc, scale = self.distribution.loc + 0.5, self.distribution.scale
+        return scale * (tf.nn.softplus((loc - self.low) / scale) - tf.nn.softplus((loc - self.high) / scale))
 
 
 class StablePoisson(tfd.Poisson):

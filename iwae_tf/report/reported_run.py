@@ -111,7 +111,7 @@ class ReportedRun:
           name: "probabilities" or "reconstructions".
 
         Returns:
-          Float [num_images, height, width] or [num_images, height, width, 3] in [0, 1]; None if they are missing or damaged.
+          Float [num_images, height, width] or [..., 3] in [0, 1]; None if they are missing or damaged.
         """
         directory = RunDirectory(self.path)
         images = (files.read_arrays(directory.samples, [name]) or {}).get(name) if self.results else None
