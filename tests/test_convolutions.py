@@ -80,7 +80,7 @@ def _networks(
     )
 
 
-@pytest.mark.parametrize("image_shape", [(8, 8), (9, 11), (8, 13, 3), (28, 28, 1)])
+@pytest.mark.parametrize("image_shape", [(9, 11), (8, 13, 3)])
 def test_images_of_any_size_and_colour(image_shape):
     model = models.ImportanceWeightedAutoencoder(*_networks(image_shape), num_samples=2)
     x = np.float32(RNG.integers(0, 2, [4, np.prod(image_shape)]))
@@ -97,7 +97,7 @@ def test_the_initial_output_is_the_mean_image():
     np.testing.assert_allclose(layer(tf.zeros([1, 3])).mean()[0], mean, rtol=1e-5)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized_logistic"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretized_logistic"])
 def test_a_model_is_built_again_from_its_configuration(likelihood):
     model = models.ImportanceWeightedAutoencoder(*_networks((8, 8), likelihood=likelihood), num_samples=2)
     x = np.float32(RNG.integers(0, 2, [4, 64]))
@@ -109,11 +109,15 @@ def test_a_model_is_built_again_from_its_configuration(likelihood):
     np.testing.assert_array_equal(again(x), model(x))
 
 
-@pytest.mark.parametrize("inference", ["bottom_up", "ladder"])
-@pytest.mark.parametrize("estimator", sorted(compatibility.SERVES))
+_PAIRS = [(e, i) for e in sorted(compatibility.SERVES) for i in ("bottom_up", "ladder") if (e, i) != ("rws", "ladder")]
+_FAST = ("dreg", "ladder")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "inference"),
+    [pytest.param(*pair, marks=() if pair == _FAST else pytest.mark.slow) for pair in _PAIRS],
+)
 def test_every_estimator_trains_them(estimator, inference):
-    if estimator == "rws" and inference == "ladder":
-        pytest.skip("rws needs an inference network with weights of its own")
     inference, generative = _networks((8, 8), (3, 2), inference=inference)
     model = models.ImportanceWeightedAutoencoder(inference, generative, "iwae", estimator, num_samples=4)
     model.compile(keras.optimizers.Adam(1e-2))

@@ -93,7 +93,7 @@ def _exact_score(x, latent):
 @pytest.mark.parametrize(
     ("load", "latent", "num_steps"),
     [
-        (sklearn.datasets.load_wine, 2, 3000),
+        (sklearn.datasets.load_wine, 3, 4000),
         pytest.param(sklearn.datasets.load_breast_cancer, 3, 20000, marks=pytest.mark.slow),
     ],
 )

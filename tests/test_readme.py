@@ -14,6 +14,7 @@ README = CHECKOUT / "README.md"
 PAGES = [README, CHECKOUT / "CONTRIBUTING.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 # A text in each example; every example has a test below.
 EXAMPLES = ("trained = iwae_tf.train(", "ConvolutionalEncoder", "model.fit(", "load_model(", "saved_model.load")
+EXAMPLES += ("wine.mask(", "estimator.transform(")
 
 
 def _blocks():
@@ -98,6 +99,33 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
 
 
+def test_from_a_csv_file_to_scores_and_imputations(tmp_path, monkeypatch):
+    """The commands of docs/own_data.md, with a shorter training."""
+    from iwae_tf import impute, main, score
+
+    text = (CHECKOUT / "docs" / "own_data.md").read_text()
+    (block,) = [block for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) if "iwae_tf.score" in block]
+    lines = [line.split() for line in block.splitlines()]
+    assert [line[2] for line in lines] == ["iwae_tf.main", "iwae_tf.score", "iwae_tf.impute", "iwae_tf.impute"]
+    monkeypatch.chdir(tmp_path)
+    exec(_block("wine.mask("), {})
+    pathlib.Path("flags").symlink_to(CHECKOUT / "flags")
+    shorter = ["--epochs=2", "--nojit", "--noexport", "--nll_samples=20"]
+    main.main(["main", *lines[0][3:], *shorter])
+    for command, line in zip((score, impute, impute), lines[1:], strict=True):
+        command.main(["command", *line[3:], "--num_samples=20"])
+    heads = {name: pathlib.Path(name).read_text().splitlines() for name in ("scores.csv", "filled.csv", "draws.csv")}
+    assert [len(head) for head in heads.values()] == [179, 179, 5 * 178 + 1]
+    assert "nan" not in heads["filled.csv"][1:]
+
+
+def test_the_estimator_of_scikit_learn(capsys):
+    names = {}
+    exec(_block("estimator.transform("), names)
+    assert names["codes"].shape == (178, 4)
+    assert "imputed" in capsys.readouterr().out
+
+
 def test_the_index_lists_every_page():
     index = (CHECKOUT / "docs" / "README.md").read_text()
     readme = README.read_text()
@@ -106,11 +134,12 @@ def test_the_index_lists_every_page():
 
 
 def test_every_flag_that_is_mentioned_exists():
-    from iwae_tf import ais, gradients, prune
+    from iwae_tf import ais, gradients, impute, prune, score
     from iwae_tf.experiment.flags import Options
     from iwae_tf.report.command import ReportOptions
 
     kinds = (Options, ReportOptions, prune.PruneOptions, gradients.GradientOptions, ais.AnnealingOptions)
+    kinds += (score.ScoreOptions, impute.ImputeOptions)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     # Flags of the parser, of iwae-tf, and of the benchmarks.
     known |= {"help", "flagfile", "version", "seconds", "layers", "growth_k"}

@@ -283,7 +283,7 @@ class Options:
         None,
         "Widths of the hidden layers below each stochastic layer, separated by semicolons (use quotes): "
         "'200,200;100,100'; linear for none. By default those of the paper: 200,200, then 100,100 for each further "
-        "layer; for conv 200 is the first group.",
+        "layer.",
         parse=parse_hidden_dims,
     )
 

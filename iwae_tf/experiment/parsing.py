@@ -188,7 +188,7 @@ def _with_dependent_defaults(options: Options) -> Options:
 def dependent_defaults(options: Options) -> dict:
     """The defaults that depend on other flags, name -> value."""
     return {
-        "hidden_dims": _default_hidden_dims(options),
+        "hidden_dims": paper.hidden_dims(len(options.latent_dims)),
         "activation": "swish" if options.network == "conv" else "tanh",
         "learning_rate": {"cosine": 3e-3, "paper": 1e-3}[options.schedule],
         "binarization": datasets.find(options.dataset)[0].binarization,
@@ -196,12 +196,6 @@ def dependent_defaults(options: Options) -> dict:
         **_default_fractions(options),
         "ema_momentum": 0.0 if options.batch_norm else 0.999,
     }
-
-
-def _default_hidden_dims(options):
-    """The paper's; convolutions take the place of the layer next to x."""
-    first, *others = paper.hidden_dims(len(options.latent_dims))
-    return (first[1:] if options.network == "conv" else first, *others)
 
 
 def _default_fractions(options):
