@@ -1,6 +1,7 @@
 """Evaluates a trained model: results.json, arrays with a value per image, and figures."""
 
 import importlib.metadata
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -55,7 +56,7 @@ def evaluate(
         _refuse_infinite(passes[name].title, measured)
     test = passes["test"].draw()
     results = runs.Results(
-        **_likelihoods(options, passes, estimates),
+        **_likelihoods(options, passes, estimates, model.event_size),
         **_units(model, images, test),
         data=data,
         training=trained,
@@ -80,9 +81,10 @@ def _refuse_infinite(title, estimates):
         )
 
 
-def _likelihoods(options, passes, estimates):
+def _likelihoods(options, passes, estimates, event_size):
     """The parts of the results that come from importance samples."""
     test = estimates["test"]
+    bits = -float(test.log_likelihoods.mean()) / math.log(2.0) / event_size
     return {
         "nll": _nll(test, binarization_seed=passes["test"].seed),
         "bounds": [formats.BoundWithStderr(k=k, **mean_and_stderr(test.at(k))) for k in test.counts],
@@ -94,6 +96,7 @@ def _likelihoods(options, passes, estimates):
         "k_hat": _k_hat(test) if options.khat_images else msgspec.UNSET,
         "binarizations": _binarizations(passes, estimates) if options.binarization_seeds > 1 else msgspec.UNSET,
         "train_nll": _nll(estimates["train"]) if options.train_nll_images else msgspec.UNSET,
+        "bits_per_dimension": bits if options.likelihood == "discretized_logistic" else msgspec.UNSET,
     }
 
 

@@ -3,7 +3,6 @@
 This module does not import TensorFlow, so a finished run shows its results at once.
 """
 
-import math
 from collections.abc import Iterable
 
 from msgspec import UNSET, UnsetType
@@ -76,18 +75,13 @@ def table(options: Options, results: Results) -> str:
         share = training.epochs / paper.EPOCHS
         epochs = f"{training.epochs:,} of the paper's {paper.EPOCHS:,} epochs ({share:.1%})"
     lines = [f"{name:<39} {value:<24}{units}" for name, value, units in rows]
-    if options.likelihood == "discretized_logistic":
-        lines.append(f"{'':<39} {bits_per_dimension(results):.3f} bits per dimension")
+    if results.bits_per_dimension is not UNSET:
+        lines.append(f"{'':<39} {results.bits_per_dimension:.3f} bits per dimension")
     elif options.support == supports.REAL:
         lines.append(f"{'':<39} in nats a row, in the units of the data")
     images = counted(nll.num_images, "test row" if results.data.is_table else "test image")
     lines.append(f"{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}")
     return "\n".join(lines)
-
-
-def bits_per_dimension(results: Results) -> float:
-    """The NLL in bits for each value of an image or row."""
-    return results.nll.mean / math.prod(results.data.event_shape) / math.log(2.0)
 
 
 def annealing(content: Annealing) -> str:

@@ -166,6 +166,7 @@ class Results(Struct, frozen=True, kw_only=True):
     k_hat: KHat | UnsetType = UNSET
     binarizations: Binarizations | UnsetType = UNSET
     train_nll: NegativeLogLikelihood | UnsetType = UNSET
+    bits_per_dimension: Number | UnsetType = UNSET
     data: DataDescription
     training: Training
     flags: dict[str, Any]
