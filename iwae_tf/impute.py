@@ -16,7 +16,6 @@ from iwae_tf.experiment import command, new_data
 from iwae_tf.experiment.flags import flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import files, progress
-from iwae_tf.score import opened_run, output_path
 
 _FEW_SAMPLES = 10
 
@@ -43,8 +42,8 @@ _command_line = CommandLine(ImputeOptions, __doc__)
 def main(argv: Sequence[str]) -> None:
     """Imputes, writes the table, and prints a summary."""
     options, _, _ = _command_line.parse(argv)
-    run = opened_run(options)
-    output = output_path(options, run, "imputed")
+    run = new_data.opened_run(options)
+    output = new_data.output_path(options, run, "imputed")
     if not run.read_data().is_table:
         raise UserError(f"{run.path} was trained on images, which have no missing values; train on a table.")
     command.import_tensorflow_quietly()

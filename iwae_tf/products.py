@@ -105,7 +105,7 @@ class Convolution(keras.layers.Layer):
     def build(self, input_shape: tuple) -> None:
         """Creates the kernel for inputs [n, height, width, channels]."""
         shape = [2, 2, input_shape[-1], self.units]
-        self.kernel = self.add_weight(shape, keras.initializers.GlorotUniform(self.seed), name="kernel")
+        self.kernel = self.add_weight(shape, keras.initializers.GlorotUniform(self.seed), name="kernel", autocast=False)
         self.num_positions = (input_shape[1] - 1) * (input_shape[2] - 1)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -6,13 +6,11 @@ of independent values, does not favour them, and is the better score of anomalie
 """
 
 import dataclasses
-import pathlib
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import build, command, new_data, stored
 from iwae_tf.experiment.flags import flag, parse_folder
@@ -47,8 +45,8 @@ _command_line = CommandLine(ScoreOptions, __doc__)
 def main(argv: Sequence[str]) -> None:
     """Scores, writes the scores and a histogram of them, and prints a summary."""
     options, _, _ = _command_line.parse(argv)
-    run = opened_run(options)
-    output = output_path(options, run, "scores")
+    run = new_data.opened_run(options)
+    output = new_data.output_path(options, run, "scores")
     command.import_tensorflow_quietly()
     from iwae_tf import figures
     from iwae_tf.evaluation import baseline, log_likelihood
@@ -78,37 +76,6 @@ def main(argv: Sequence[str]) -> None:
     figures.save_scores(output.with_suffix(".png"), scores, test, new.name)
     print(_summary(columns, new))
     print(f"in {progress.duration(time.monotonic() - start)}; see {output} and {output.with_suffix('.png')}")
-
-
-def opened_run(options):
-    """Returns the run directory; options have `run_dir` and `data`.
-
-    Raises:
-      UserError: a flag is missing, or the folder is no run.
-    """
-    for name, what in (("run_dir", "the run of the model"), ("data", "the file with the new data")):
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing: give {what}.")
-    run = build.run_directory(options.run_dir)
-    stored.read_options(run)
-    return run
-
-
-def output_path(options, run, what: str) -> pathlib.Path:
-    """Returns the file to write.
-
-    Raises:
-      UserError: it is neither .csv nor .npz, its folder is missing, or it is the file with the data.
-    """
-    source = pathlib.Path(options.data.partition(":")[2] or options.data)
-    path = pathlib.Path(options.output or run.path / f"{what}_{source.name.partition('.')[0]}.csv")
-    if path.suffix not in (".csv", ".npz"):
-        raise UserError(f"--output={path} must end with .csv or .npz.")
-    if not path.parent.is_dir():
-        raise UserError(f"The folder of --output={path} does not exist; create it, or give another one.")
-    if path.resolve() == source.expanduser().resolve():
-        raise UserError(f"--output={path} is the file with the data; give another one.")
-    return path
 
 
 def _test_scores(run):

@@ -1,5 +1,7 @@
 """The likelihoods p(x | z): normalising constants, extreme parameters, initial parameters, missing values."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_tf import layers, supports
+from iwae_tf import layers, models, networks, supports
 
 UNITS, WIDTH = 5, 7
 RNG = np.random.default_rng(0)
@@ -224,3 +226,18 @@ def test_supports_tell_how_images_become_x():
     assert not supports.BINARY.is_unit_interval
     assert supports.UNIT_INTERVAL.is_unit_interval
     assert supports.levels(2) != supports.BINARY
+
+
+@pytest.mark.parametrize("name", layers.LIKELIHOODS)
+def test_mixed_precision_rounds_no_parameter(name):
+    """The evaluation is that of float32, also where a layer owns weights, which Keras would round."""
+    x = np.float32(RNG.integers(0, 2, [3, UNITS]))
+    values = []
+    for policy in ("float32", "mixed_bfloat16"):
+        likelihood = functools.partial(layers.LIKELIHOODS[name], moments=MOMENTS)
+        input_layer = layers.Preprocessing(MOMENTS.mean, MOMENTS.stddev, dtype=policy)
+        pair = networks.paper_networks(
+            UNITS, (2,), [(4,)], likelihood=likelihood, input_layer=input_layer, dtype=policy
+        )
+        values.append(models.ImportanceWeightedAutoencoder(*pair, num_samples=2, dtype=policy)(x))
+    np.testing.assert_array_equal(*values)

@@ -25,6 +25,37 @@ class NewData(NamedTuple):
     columns: tuple[str, ...]
 
 
+def opened_run(options) -> runs.RunDirectory:
+    """Returns the run directory; options have `run_dir` and `data`.
+
+    Raises:
+      UserError: a flag is missing, or the folder is no run.
+    """
+    for name, what in (("run_dir", "the run of the model"), ("data", "the file with the new data")):
+        if not getattr(options, name):
+            raise UserError(f"--{name} is missing: give {what}.")
+    run = build.run_directory(options.run_dir)
+    stored.read_options(run)
+    return run
+
+
+def output_path(options, run: runs.RunDirectory, what: str) -> pathlib.Path:
+    """Returns the file to write.
+
+    Raises:
+      UserError: it is neither .csv nor .npz, its folder is missing, or it is the file with the data.
+    """
+    source = pathlib.Path(options.data.partition(":")[2] or options.data)
+    path = pathlib.Path(options.output or run.path / f"{what}_{source.name.partition('.')[0]}.csv")
+    if path.suffix not in (".csv", ".npz"):
+        raise UserError(f"--output={path} must end with .csv or .npz.")
+    if not path.parent.is_dir():
+        raise UserError(f"The folder of --output={path} does not exist; create it, or give another one.")
+    if path.resolve() == source.expanduser().resolve():
+        raise UserError(f"--output={path} is the file with the data; give another one.")
+    return path
+
+
 def read(run: runs.RunDirectory, source: str, data_dir: str = "") -> NewData:
     """Reads new data.
 

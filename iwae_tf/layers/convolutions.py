@@ -145,7 +145,7 @@ class StridedConvolution(keras.layers.Layer):
         super().__init__(dtype=part_arguments["dtype"], autocast=False)
         self.stride = stride
         self.convolution = products.Convolution(channels, **part_arguments)
-        self.bias = self.add_weight([channels], "zeros", name="bias")
+        self.bias = self.add_weight([channels], "zeros", name="bias", autocast=False)
 
     def build(self, shape: tuple) -> None:
         """Does nothing: the part is built when it is called."""
@@ -181,7 +181,7 @@ class TransposedConvolution(keras.layers.Layer):
         super().__init__(dtype=part_arguments["dtype"], autocast=False)
         self.channels, self.size, self.stride = channels, tuple(size), stride
         self.phases = products.Convolution(stride * stride * channels, **part_arguments)
-        self.bias = self.add_weight([channels], "zeros", name="bias") if use_bias else None
+        self.bias = self.add_weight([channels], "zeros", name="bias", autocast=False) if use_bias else None
 
     def build(self, shape: tuple) -> None:
         """Does nothing: the part is built when it is called."""
@@ -226,7 +226,7 @@ class PixelHead(keras.layers.Layer):
         *size, colours = image_shape
         self.convolution = TransposedConvolution(colours, size, stride, use_bias=False, **part_arguments)
         initializer = "zeros" if bias is None else keras.initializers.Constant(np.asarray(bias, np.float32))
-        self.bias = self.add_weight([self.event], initializer, name="bias")
+        self.bias = self.add_weight([self.event], initializer, name="bias", autocast=False)
 
     def build(self, shape: tuple) -> None:
         """Does nothing: the part is built when it is called."""

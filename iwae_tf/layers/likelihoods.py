@@ -119,7 +119,7 @@ class LikelihoodLayer(StochasticLayer):
     def _constant(self, name, values, trainable=False):
         """A weight [units] that does not depend on z."""
         initializer = keras.initializers.Constant(np.broadcast_to(np.asarray(values, np.float32), [self.units]))
-        return self.add_weight([self.units], initializer, trainable=trainable, name=name)
+        return self.add_weight([self.units], initializer, trainable=trainable, name=name, autocast=False)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -39,7 +39,9 @@ class Preprocessing(keras.layers.Layer):
         self.logarithm, self.missing_values, self.mask_input = logarithm, missing_values, mask_input
         self._initial = [np.asarray(values, np.float32) for values in (shift, scale)]
         self.shift, self.scale = (
-            self.add_weight(values.shape, keras.initializers.Constant(values), trainable=False, name=name)
+            self.add_weight(
+                values.shape, keras.initializers.Constant(values), trainable=False, name=name, autocast=False
+            )
             for name, values in zip(("shift", "scale"), self._initial, strict=True)
         )
 
