@@ -116,6 +116,12 @@ class LikelihoodLayer(StochasticLayer):
         initializer = "zeros" if bias is None else keras.initializers.Constant(np.asarray(bias, np.float32))
         return self._dense(self.units, bias_initializer=initializer, name=name)
 
+    def _scale(self, scale, name, initial):
+        """The logarithm of a scale: a weight, or a head."""
+        if scale not in SCALES:
+            raise ValueError(f"scale is {scale!r}, but must be one of {', '.join(SCALES)}.")
+        return self._constant(name, initial, trainable=True) if scale == "feature" else self._output(name, initial)
+
     def _constant(self, name, values, trainable=False):
         """A weight [units] that does not depend on z."""
         initializer = keras.initializers.Constant(np.broadcast_to(np.asarray(values, np.float32), [self.units]))
@@ -229,8 +235,6 @@ class LocationScaleLayer(_WithMoments):
         **kwargs: Any,
     ) -> None:
         super().__init__(units, hidden_dims, seed, **kwargs)
-        if scale not in SCALES:
-            raise ValueError(f"scale is {scale!r}, but must be one of {', '.join(SCALES)}.")
         self.standardize, self.scale = standardize, scale
         moments = self.moments or Moments(np.zeros(units), np.ones(units))
         shift, spread = self._units(moments)
@@ -238,10 +242,7 @@ class LocationScaleLayer(_WithMoments):
         relative = self._initial_scale(moments) / spread - _LEAST_SCALE
         bias = np.log(np.maximum(relative, _LEAST_SCALE))
         self.loc = self._output("loc", (moments.mean - shift) / spread)
-        self.log_scale: Any = self._scale_of(scale, "log_scale", bias)
-
-    def _scale_of(self, scale, name, bias):
-        return self._constant(name, bias, trainable=True) if scale == "feature" else self._output(name, bias)
+        self.log_scale = self._scale(scale, "log_scale", bias)
 
     def _units(self, moments):
         """What the networks' location is relative to, and in what unit."""
@@ -375,8 +376,6 @@ class NegativeBinomialLayer(_WithMoments):
         self, units: int, hidden_dims: Sequence[int], seed: int, scale: str = "feature", **kwargs: Any
     ) -> None:
         super().__init__(units, hidden_dims, seed, **kwargs)
-        if scale not in SCALES:
-            raise ValueError(f"scale is {scale!r}, but must be one of {', '.join(SCALES)}.")
         self.scale = scale
         log_mean, log_count = np.zeros(units), np.zeros(units)
         if self.moments is not None:
@@ -384,11 +383,7 @@ class NegativeBinomialLayer(_WithMoments):
             excess = np.maximum(self.moments.variance - self.moments.mean, 1e-4)
             log_count = np.clip(2.0 * log_mean - np.log(excess), -4.0, 4.0)
         self.log_mean = self._output("log_mean", log_mean)
-        self.log_count: Any = (
-            self._constant("log_count", log_count, trainable=True)
-            if scale == "feature"
-            else self._output("log_count", log_count)
-        )
+        self.log_count = self._scale(scale, "log_count", log_count)
 
     @property
     def heads(self) -> list[keras.layers.Layer]:
