@@ -85,6 +85,11 @@ def train(
             f"generative network with event_size={event}."
         )
     images.check(model.support, "The data set")
+    if images.num_missing and not model.missing_values:
+        raise UserError(
+            f"The data set has {images.num_missing:,} missing values; build the likelihood with missing_values=True, "
+            "and the inference network with an input_layer such as layers.Preprocessing(..., missing_values=True)."
+        )
     binarization = "none"
     if model.support.is_binary:
         binarization = "fixed" if images.is_binary else "stochastic"

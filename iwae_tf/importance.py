@@ -23,6 +23,8 @@ BLOCK = 500
 # The logarithm of 0 in sums, which 2 * _NOTHING also is. It is finite, so tf.debugging.enable_check_numerics, which
 # refuses infinities, can be used.
 _NOTHING = -1e38
+# Sums below this one consist of zeros only.
+_LEAST_SUM = 0.1 * _NOTHING
 # Blocks that pass through the networks at once. 1,000 rows are fastest on a CPU: its cache holds the activations.
 _CHUNK_BLOCKS = 2
 
@@ -86,6 +88,12 @@ def importance_bounds(
     return ImageBounds(tf.transpose(bounds), *others)
 
 
+def with_infinity(log_sums: np.ndarray) -> np.ndarray:
+    """Returns logarithms of sums as float64, where a sum of zeros is -inf: p(x) is 0 in single precision."""
+    log_sums = np.asarray(log_sums, np.float64)
+    return np.where(log_sums < _LEAST_SUM, -np.inf, log_sums)
+
+
 def _stream(model, x, ranges, image_key, num_largest, chunk_blocks):
     """The `ImageBounds` of one image, [num_ranges], two scalars and [num_largest]."""
     total = tf.reduce_max(ranges)
@@ -123,7 +131,7 @@ class PosteriorMeans(NamedTuple):
 
     Attributes:
       x: the self-normalised estimate of E[x | the observed values], [batch, event].
-      effective_sample_size: 1 / sum_i w~_i^2, [batch].
+      effective_sample_size: 1 / sum_i w~_i^2, [batch]; 0 if all weights are 0, and the others mean nothing.
       z_1: samples of the bottom layer, drawn by their weights, [num_draws, batch, d_1].
     """
 
@@ -179,6 +187,7 @@ def _posterior_of_row(model, x, num_samples, row_key, num_draws):
         terms = model.terms_at(x, z)
         log_weights = tf.cast(terms.log_weights[:, 0], tf.float32)
         log_weights = tf.where(block * BLOCK + tf.range(BLOCK) < num_samples, log_weights, _NOTHING)
+        log_weights = tf.maximum(log_weights, _NOTHING)
         of_block = tf.reduce_logsumexp(log_weights)
         new_sum = _add(log_sum, log_weights)
         expected = tf.cast(model.generative.decode(z[0]).mean()[:, 0], tf.float32)
@@ -197,7 +206,8 @@ def _posterior_of_row(model, x, num_samples, row_key, num_draws):
         one_block,
         [0, _NOTHING, _NOTHING, tf.zeros([x.shape[1]]), *draws],
     )
-    return mean, tf.exp(2.0 * log_sum - log_sum_of_squares), z_1
+    size = tf.where(log_sum < _LEAST_SUM, 0.0, tf.exp(2.0 * log_sum - log_sum_of_squares))
+    return mean, size, z_1
 
 
 def _largest(log_weights, count):
@@ -272,5 +282,5 @@ def log_likelihood(measure: Callable[..., ImageBounds], x: np.ndarray, num_sampl
     for start in range(0, len(x), IMAGES_PER_CALL):
         size, batch = full_batch(x, start)
         measured = measure(batch, tf.range(start, start + len(batch)), ranges, key)
-        columns.append(np.array([measured.bounds[0], measured.effective_sample_size], np.float64)[:, :size])
+        columns.append(np.array([with_infinity(measured.bounds[0]), measured.effective_sample_size])[:, :size])
     return LogLikelihood(*np.concatenate(columns, axis=1))

@@ -66,16 +66,19 @@ def main(argv: Sequence[str]) -> None:
         options.seed,
         report=lambda done: countdown.update(done, "imputed"),
     )
-    _write(output, found, new.columns)
+    _write(output, found, new)
     sizes = found.effective_sample_size[~np.isnan(found.effective_sample_size)]
     few = int(np.sum(sizes < _FEW_SAMPLES))
+    if np.any(sizes == 0.0):
+        rows = ", ".join(str(i + 1) for i in np.flatnonzero(found.effective_sample_size == 0.0)[:10])
+        print(f"{np.sum(sizes == 0.0):,} rows keep their gaps, as their other values are too far from the data: {rows}")
     print(f"effective sample size: median {np.median(sizes):.0f}; below {_FEW_SAMPLES} in {few:,} rows")
     if few > len(sizes) / 2:
         print("most rows rest on few samples: a larger --num_samples is more exact")
     print(f"in {progress.duration(time.monotonic() - start)}; see {output}")
 
 
-def _write(path, found, columns):
+def _write(path, found, new):
     """Writes the table; several imputations one below the other, numbered."""
     if path.suffix == ".npz":
         arrays = {"x": found.x, "draws": found.draws, "effective_sample_size": found.effective_sample_size}
@@ -83,15 +86,30 @@ def _write(path, found, columns):
         return
     import pandas
 
-    def frame(values):
-        return pandas.DataFrame(values, columns=list(columns)).assign(effective_sample_size=found.effective_sample_size)
-
-    if len(found.draws):
-        numbered = [frame(x).assign(imputation=i, row=range(1, len(x) + 1)) for i, x in enumerate(found.draws, start=1)]
-        table = pandas.concat(numbered, ignore_index=True)
-    else:
-        table = frame(found.x)
+    tables = [_filled(new, x) for x in (found.draws if len(found.draws) else [found.x])]
+    for number, table in enumerate(tables, start=1):
+        table[_free_name("effective_sample_size", table)] = found.effective_sample_size
+        if len(found.draws):
+            table[_free_name("imputation", table)] = number
+            table[_free_name("row", table)] = range(1, len(table) + 1)
+    table = pandas.concat(tables, ignore_index=True)
     files.write_atomically(path, table.to_csv(index=False, float_format="%.7g").encode())
+
+
+def _filled(new, x):
+    """The table of the file as text, with its other columns, where only the gaps are filled."""
+    table = new.texts.copy()
+    for name, before, after in zip(new.names, new.x.T, x.T, strict=True):
+        gaps = np.isnan(before) & ~np.isnan(after)
+        table.loc[gaps, name] = [f"{value:.7g}" for value in after[gaps]]
+    return table
+
+
+def _free_name(name, table):
+    """The name of a column that the table does not have yet."""
+    while name in table.columns:
+        name += "_"
+    return name
 
 
 def run(argv: Sequence[str] | None = None) -> None:

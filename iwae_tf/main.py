@@ -43,7 +43,7 @@ def _run(options, run):
         model = _new_model(options, images)
     # Outside of the scope: only the chief loads the other model, so no variable of it may be shared by all workers.
     if options.init_from and workers.is_chief and (options.overwrite or not run.has_checkpoints()):
-        build.initialise(model, build.initial_model(options), options.init_from)
+        build.initialise(model, build.initial_model(options, data.column_names), options.init_from)
     # Everything that can be refused has been checked; from here on files are written.
     if workers.is_chief:
         run.claim(stored.run_flags(options), options.overwrite, data)

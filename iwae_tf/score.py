@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     )
     columns = {
         "log_likelihood": scores,
-        "log_ratio": scores - independent,
+        "log_ratio": np.where(np.isfinite(scores), scores - independent, -np.inf),
         "effective_sample_size": estimates.effective_sample_sizes,
     }
     if test is not None:

@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_tf import importance, inputs, layers, models, networks, noise, supports
+from iwae_tf.datasets import tables
 from iwae_tf.errors import UserError
 from iwae_tf.latent_variable_model import image_ids
 from iwae_tf.layers.likelihoods import SCALES
@@ -129,7 +130,7 @@ class IWAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             training diverges.
         """
         self._check_parameters()
-        x = _single(self._checked(X, reset=True))
+        x = _single(_resolved(self._checked(X, reset=True)))
         seed = self._new_seed()
         steps, batch_size = _equal_batches(len(x), self.batch_size)
         model = self._new_model(x, seed)
@@ -163,7 +164,7 @@ class IWAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         def log_likelihoods(batch):
             return self._compiled.importance_bounds(batch, image_ids(batch), ranges, key).bounds[0]
 
-        return _by_batch(log_likelihoods, x, importance.IMAGES_PER_CALL).astype(np.float64)
+        return importance.with_infinity(_by_batch(log_likelihoods, x, importance.IMAGES_PER_CALL))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Returns the mean of `score_samples` in nats; y is ignored."""
@@ -315,6 +316,16 @@ class _Compiled:
 
     def __reduce__(self):
         return _Compiled, (self._model,)
+
+
+def _resolved(X):
+    """Returns X, or raises a ValueError for a column that varies too little for single precision."""
+    try:
+        for column, values in enumerate(X.T.astype(np.float64)):
+            tables.check_resolution(values, "X", str(column))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return X
 
 
 def _single(X):

@@ -57,9 +57,28 @@ def test_files_that_are_no_tables_of_numbers_are_refused(tmp_path, text, message
         tables.read_csv(_file(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("0,1,2\n5,6,7\n8,9,1\n", ("0", "1", "2")),
+        (",0,1\n0,5,6\n1,8,9\n", ("0", "1")),
+        (",a,b\n0,5,6\n1,8,9\n", ("a", "b")),
+        ("a,b,\n5,6,\n8,9,\n", ("a", "b")),
+        (",a\n7,5\n9,8\n", ("column_1", "a")),
+        ("a;b\n5;6\n8;9\n\n", ("a", "b")),
+    ],
+)
+def test_what_pandas_and_spreadsheets_write_around_a_table(tmp_path, text, columns):
+    values, found = tables.read_csv(_file(tmp_path, text))
+    assert found == columns
+    assert values.shape == (2, len(columns))
+    assert values[:, -1].tolist() == [values[0, -1], values[1, -1]]
+    assert not np.isnan(values).any()
+
+
 def test_unknown_columns_and_files_are_refused(tmp_path):
     path = _file(tmp_path, "a,b\n1,2\n")
-    with pytest.raises(UserError, match="no column 'c' to leave out; its columns are a, b"):
+    with pytest.raises(UserError, match="no column 'c'; its columns are a, b"):
         tables.read_csv(path, drop_columns=("c",))
     with pytest.raises(UserError, match="no column 'c'; its columns are a, b"):
         tables.read_csv(path, keep=("c",))
@@ -112,6 +131,16 @@ def test_tables_and_images_of_numpy_files(tmp_path):
     assert datasets.load(f"npy:{tmp_path / 'b.npy'}", **arguments).event_shape == (8, 8)  # Luminance.
     with pytest.raises(UserError, match="pixel .* whole numbers from 0 to 16"):
         datasets.load(f"npy:{tmp_path / 'b.npy'}", support=supports.levels(17), **arguments)
+
+
+def test_parts_of_a_file_are_kept(tmp_path):
+    parts = {"train": RNG.normal(size=[20, 3]), "validation": RNG.normal(size=[7, 3])}
+    np.savez(tmp_path / "a.npz", **parts)
+    loaded = datasets.load(f"npz:{tmp_path / 'a.npz'}", support=supports.REAL, test_fraction=0.2)
+    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [16, 7, 4]
+    np.savez(tmp_path / "b.npz", test=parts["train"], **parts)
+    with pytest.raises(UserError, match="has a validation part, so a validation_fraction has no effect"):
+        datasets.load(f"npz:{tmp_path / 'b.npz'}", support=supports.REAL, validation_fraction=0.2)
 
 
 def test_moments_leave_missing_values_out():
@@ -225,6 +254,48 @@ def test_imputations(folder, capsys):
     np.testing.assert_array_equal(filled[observed], x[observed])
 
 
+def test_rows_far_from_the_data_are_the_least_likely_and_keep_their_gaps(folder, capsys):
+    path = _file(
+        folder, "effective_sample_size,length,width,size\n1,100,-3,0\n2,1e30,,5.25\n3,100.123456789,,0\n", "far.csv"
+    )
+    words = [f"--run_dir={folder / 'run'}", f"--data={path}", "--num_samples=20"]
+    score.main(["score", *words])
+    assert "1 rows have no finite log p(x)" in capsys.readouterr().out
+    rows = list(csv.DictReader((folder / "run" / "scores_far.csv").open()))
+    assert [row["log_likelihood"] == "-inf" for row in rows] == [False, True, False]
+    assert rows[1]["log_ratio"] == "-inf"
+    impute.main(["impute", *words])
+    assert "1 rows keep their gaps" in capsys.readouterr().out
+    rows = list(csv.DictReader((folder / "run" / "imputed_far.csv").open()))
+    assert [row["effective_sample_size"] for row in rows] == ["1", "2", "3"]  # The file's own column.
+    assert (rows[1]["length"], rows[1]["width"], rows[1]["size"]) == ("1e30", "", "5.25")
+    assert rows[2]["length"] == "100.123456789"
+    assert np.isfinite(float(rows[2]["width"]))
+    assert rows[1]["effective_sample_size_"] == "0"
+
+
+def test_a_model_starts_only_from_one_of_the_same_columns_and_likelihood(folder, tmp_path):
+    _file(tmp_path, "a,b,c\n" + "\n".join(f"{i},{i % 7},{i % 5}" for i in range(40)), "other.csv")
+    flags = [
+        f"--dataset=csv:{tmp_path / 'other.csv'}",
+        *FLAGS,
+        f"--init_from={folder / 'run'}",
+        f"--run_dir={tmp_path / 'r'}",
+    ]
+    with pytest.raises(UserError, match="has --likelihood=gaussian; use the same"):
+        main.main(["main", "--likelihood=student_t", "--mask_input", *flags])
+    with pytest.raises(UserError, match="has other columns"):
+        main.main(["main", "--likelihood=gaussian", "--mask_input", *flags])
+
+
+def test_a_table_with_gaps_needs_a_likelihood_that_has_them(tmp_path):
+    train = np.float32([[1, np.nan], [3, 4], [2, 8]])
+    model = iwae_tf.ImportanceWeightedAutoencoder(*iwae_tf.paper_networks(2, (1,), [(2,)], likelihood="gaussian"))
+    table = datasets.Dataset(train, train, train, (2,), ("a", "b"))
+    with pytest.raises(UserError, match="3 missing values; build the likelihood with missing_values=True"):
+        iwae_tf.train(model, table, iwae_tf.Plan(epochs=1, batch_size=2), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
@@ -233,7 +304,7 @@ def test_imputations(folder, capsys):
         (score, ["--run_dir={folder}/run", "--data={folder}/other.csv"], "no file"),
         (score, ["--run_dir={folder}/run", "--data={folder}/things.csv", "--output=a.txt"], "must end with"),
         (score, ["--run_dir={folder}/run", "--data={folder}/wrong.csv"], "no column 'length'"),
-        (score, ["--run_dir={folder}/run", "--data={folder}/wrong.npy"], "2 values a row, .* 3 columns"),
+        (score, ["--run_dir={folder}/run", "--data={folder}/wrong.npy"], "rows of 2 values, but .* trained on 3"),
         (impute, ["--run_dir={folder}/run", "--data={folder}/full.csv"], "no missing values"),
     ],
 )

@@ -111,12 +111,13 @@ def read_npy(
     return _split(_converted({"train": array}, path, support), fractions, seed, path)
 
 
-def read_rows(path: str | pathlib.Path, support: supports.Support) -> np.ndarray:
+def read_rows(path: str | pathlib.Path, support: supports.Support, is_table: bool) -> np.ndarray:
     """Reads new images or rows for a trained model from a .npy file, or from a .npz file with one or a known array.
 
     Args:
       path: the file; of a .npz file with several arrays, `data`, `x`, `X`, `test` or `x_test` is read.
       support: as for `read_npz`.
+      is_table: whether the model was trained on a table.
 
     Returns:
       Images or a table as `read_npz` returns them, uint8 or float32 [n, ...].
@@ -138,15 +139,23 @@ def read_rows(path: str | pathlib.Path, support: supports.Support) -> np.ndarray
     name = (known or list(arrays) or [""])[0]
     if not name:
         raise UserError(f"{path} has no array; expected one of images or rows.")
-    return _converted({name: arrays[name]}, path, support)[name]
+    if not is_table:
+        return _converted({name: arrays[name]}, path, support)[name]
+    if arrays[name].ndim != 2 or arrays[name].dtype.kind not in "buif":
+        raise UserError(f"{path} has {arrays[name].dtype} {arrays[name].shape}; expected numbers [n, columns].")
+    return arrays[name].astype(np.float32)
 
 
 def _split(arrays, fractions, seed, path):
     """The three parts, and the columns of a table."""
     train, validation, test = (arrays.get(split) for split in _NPZ_NAMES)
     if test is None:
-        train, validation, test = tables.split(train, fractions, seed, path)
-    elif validation is None and fractions[0]:
+        drawn = (0.0 if validation is not None else fractions[0], fractions[1])
+        train, other, test = tables.split(train, drawn, seed, path)
+        validation = validation if validation is not None else other
+    elif validation is not None and fractions[0]:
+        raise UserError(f"{path} has a validation part, so a validation_fraction has no effect; leave it out.")
+    elif fractions[0]:
         train, _, validation = tables.split(train, (0.0, fractions[0]), seed, path)
     columns = [tables.default_columns(train.shape[1])] if train.ndim == 2 else []
     return train, validation, test, *columns
@@ -156,7 +165,7 @@ def _converted(arrays, path, support):
     """Images, or tables if values are numbers of any size."""
     # All splits share one scale, since a split can be dark by chance.
     maximum = _maximum(arrays, path, support)
-    if support.is_integer and math.isfinite(support.high) and not _are_tables(arrays):
+    if support.is_integer and math.isfinite(support.high) and not _are_tables(arrays, support):
         grey = {name: grey_values(array, path, name, maximum) for name, array in arrays.items()}
         converted = {name: _images(array, path, name, support.is_binary) for name, array in grey.items()}
     else:
@@ -167,9 +176,15 @@ def _converted(arrays, path, support):
     return converted
 
 
-def _are_tables(arrays):
+def _are_tables(arrays, support):
     """Whether all are [n, columns] and cannot be square images."""
-    return all(a.ndim == 2 and math.isqrt(a.shape[1]) ** 2 != a.shape[1] for a in arrays.values())
+    if any(a.ndim != 2 or not a.size for a in arrays.values()):
+        return False
+    if any(math.isqrt(a.shape[1]) ** 2 != a.shape[1] for a in arrays.values()):
+        return True
+    floats = [a for a in arrays.values() if a.dtype.kind == "f"]
+    # Grey values have no gaps, and levels that are floats are in [0, 1].
+    return any(np.isnan(a).any() or (not support.is_binary and np.nanmax(a) > 1.0 + _ROUNDING) for a in floats)
 
 
 def _numbers(array, path, name, maximum, support):
@@ -194,7 +209,7 @@ def _maximum(arrays, path, support=supports.BINARY):
             raise UserError(f"{name} in {path} has type {array.dtype}; expected bool, integers 0 ... 255, or floats.")
         if not array.size:
             raise UserError(f"{name} in {path} is empty, with shape {array.shape}; it must have at least one image.")
-        is_bounded = math.isfinite(support.high) and not _are_tables(arrays)
+        is_bounded = math.isfinite(support.high) and not _are_tables(arrays, support)
         if array.dtype.kind == "f" and is_bounded and not np.isfinite(array).all():
             raise UserError(f"{name} in {path} has values that are not finite; expected floats in [0, 1].")
     # Only for zeros and ones is a 1 full ink; as a grey level it is nearly black.

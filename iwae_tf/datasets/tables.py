@@ -3,6 +3,7 @@
 import csv
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,30 @@ def read_csv(
     Raises:
       UserError: the file is no such table.
     """
+    frame = _read_frame(path)
+    names = list(frame.columns)
+    unknown = [name for name in (*drop_columns, *(keep or ())) if name not in names]
+    if unknown:
+        raise UserError(f"{path} has no column {unknown[0]!r}; its columns are {_listed(names)}.")
+    columns = list(keep) if keep is not None else [name for name in names if name not in drop_columns]
+    if not columns or not len(frame):
+        raise UserError(f"{path} has no {'rows' if columns else 'columns'}; expected a table of numbers.")
+    values = np.empty([len(frame), len(columns)], np.float32)
+    for i, name in enumerate(columns):
+        numbers = _numbers(frame[name], path, name)
+        if keep is None:  # The differences between a few new rows may be small.
+            check_resolution(numbers, path, name)
+        values[:, i] = numbers
+    return values, tuple(columns)
+
+
+def read_texts(path: str | pathlib.Path) -> Any:
+    """Returns all columns of a csv file as they are written, a pandas frame of texts; missing ones are empty."""
+    return _read_frame(path, dtype=str, keep_default_na=False)
+
+
+def _read_frame(path, **arguments):
+    """The pandas frame of a csv file, with names for all columns."""
     import pandas
 
     path = pathlib.Path(path).expanduser()
@@ -46,7 +71,12 @@ def read_csv(
             lines = [line for _, line in zip(range(_NUM_SNIFFED), opened.handle, strict=False)]
         delimiter, has_header = _sniffed(lines, path)
         frame = pandas.read_csv(
-            path, sep=delimiter, header=0 if has_header else None, encoding="utf-8-sig", skipinitialspace=True
+            path,
+            sep=delimiter,
+            header=0 if has_header else None,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            **arguments,
         )
     except (OSError, ValueError, UnicodeDecodeError, EOFError) as error:
         raise UserError(f"Cannot read {path} as a csv file ({first_line(error)}).") from error
@@ -54,22 +84,32 @@ def read_csv(
         names = [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter))]
     else:
         names = list(default_columns(frame.shape[1]))
-    _check_names(names, frame.shape[1], path, drop_columns)
-    frame.columns = names
-    unknown = [name for name in keep or [] if name not in names]
-    if unknown:
-        raise UserError(f"{path} has no column {unknown[0]!r}; its columns are {_listed(names)}.")
-    columns = list(keep) if keep is not None else [name for name in names if name not in drop_columns]
-    if not columns or not len(frame):
-        raise UserError(f"{path} has no {'rows' if columns else 'columns'}; expected a table of numbers.")
-    values = np.empty([len(frame), len(columns)], np.float32)
-    for i, name in enumerate(columns):
-        values[:, i] = _numbers(frame[name], path, name)
-    return values, tuple(columns)
+    return _with_names(frame, names, path)
+
+
+def _with_names(frame, names, path):
+    """The frame with names for all columns, without the index that pandas writes and an empty last column."""
+    if len(names) != frame.shape[1]:
+        raise UserError(f"{path} has {len(names)} names in its header, but {frame.shape[1]} columns.")
+    is_kept = [bool(name) for name in names]
+    if len(names) > 1 and len(frame):
+        numbers = list(map(str, range(len(frame))))
+        is_kept[0] |= [str(value) for value in frame.iloc[:, 0]] != numbers
+        is_kept[-1] |= not frame.iloc[:, -1].isin(["", np.nan]).all()
+    is_kept[1:-1] = [True] * len(is_kept[1:-1])
+    frame.columns = [name or default for name, default in zip(names, default_columns(len(names)), strict=True)]
+    twice = [name for i, name in enumerate(frame.columns) if name in frame.columns[:i]]
+    if twice:
+        raise UserError(f"{path} has more than one column {twice[0]!r}; give each another name.")
+    return frame.loc[:, is_kept]
 
 
 def _sniffed(lines, path):
-    """The delimiter, and whether the first line is a header: it is, unless all its words are numbers or missing."""
+    """The delimiter, and whether the first line is a header.
+
+    It is, unless all its words are numbers or missing; but 0, 1, 2, ... are the names that pandas gives to columns.
+    """
+    lines = [line for line in lines if line.strip()]
     if not lines:
         raise UserError(f"{path} is empty; expected a table of numbers.")
     counts = {d: [len(row) for row in csv.reader(lines, delimiter=d)] for d in _DELIMITERS}
@@ -77,7 +117,9 @@ def _sniffed(lines, path):
     steady = {d: number[0] for d, number in counts.items() if len(set(number)) == 1}
     delimiter = max(steady, key=lambda d: steady[d], default=",")
     words = next(csv.reader(lines[:1], delimiter=delimiter))
-    return delimiter, not all(_is_number(word) for word in words)
+    named = words[1:] if not words[0] else words
+    is_counted = len(named) > 1 and named == list(map(str, range(len(named))))
+    return delimiter, is_counted or not all(_is_number(word) for word in words)
 
 
 def _is_number(word):
@@ -86,17 +128,6 @@ def _is_number(word):
     except ValueError:
         return False
     return True
-
-
-def _check_names(names, count, path, drop_columns):
-    if len(names) != count:
-        raise UserError(f"{path} has {len(names)} names in its header, but {count} columns.")
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
-    if twice:
-        raise UserError(f"{path} has more than one column {twice[0]!r}; give each another name.")
-    unknown = [name for name in drop_columns if name not in names]
-    if unknown:
-        raise UserError(f"{path} has no column {unknown[0]!r} to leave out; its columns are {_listed(names)}.")
 
 
 def _listed(names):
@@ -119,7 +150,6 @@ def _numbers(column, path, name):
             )
     if np.isinf(values).any():
         raise UserError(f"Column {name!r} of {path} has infinite values.")
-    check_resolution(values, path, name)
     return values
 
 

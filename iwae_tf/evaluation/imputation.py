@@ -20,7 +20,8 @@ class Imputation(NamedTuple):
     """Rows without missing values.
 
     Attributes:
-      x: the rows with E[missing | observed] in place of missing values, float32 [num_rows, event].
+      x: the rows with E[missing | observed] in place of missing values, float32 [num_rows, event]; rows whose observed
+        values have no probability keep their gaps.
       draws: the rows with draws of the missing values, float32 [num_draws, num_rows, event].
       effective_sample_size: 1 / sum_i w~_i^2 of each row, float64 [num_rows]; NaN for rows without missing values.
     """
@@ -66,9 +67,10 @@ def impute(
         places = rows[start : start + size]
         ids = np.resize(places, len(batch)).astype(np.int32)
         found = compiled(batch, ids, tf.constant(num_samples), key)
-        chosen = is_missing[places]
-        means[places] = np.where(chosen, found.x[:size], x[places])
         sizes[places] = found.effective_sample_size[:size]
+        # Without any weight there is nothing to say: such rows keep their gaps.
+        chosen = is_missing[places] & (sizes[places] > 0.0)[:, np.newaxis]
+        means[places] = np.where(chosen, found.x[:size], x[places])
         if num_draws:
             values = tf.cast(model.decode(found.z_1).sample(seed=noise.fold_in(key, -1 - start)), tf.float32)
             draws[:, places] = np.where(chosen, values.numpy()[:, :size], x[places])

@@ -91,8 +91,8 @@ class _Measure:
         k_hats = pareto.k_hat(largest, self._num_drawn) if with_k_hats else np.zeros(len(batch))
         k_hats = np.where(image_ids < self._num_k_hats, k_hats, math.nan)
         arrays = {
-            "bounds": bounds[: self._num_counts],
-            "halves": bounds[self._num_counts :],
+            "bounds": importance.with_infinity(bounds[: self._num_counts]),
+            "halves": importance.with_infinity(bounds[self._num_counts :]),
             "elbos": elbo,
             "effective_sample_sizes": effective_sample_size,
             "largest_weights": tf.exp(largest[:, 0]),

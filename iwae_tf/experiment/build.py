@@ -232,17 +232,25 @@ def build_plan(options: Options):
     )
 
 
-def initial_model(options: Options):
-    """Returns the trained model in --init_from.
+def initial_model(options: Options, columns: tuple[str, ...] = ()):
+    """Returns the trained model in --init_from; a model of a table keeps the standardisation of its data.
+
+    Args:
+      options: the `Options`.
+      columns: the names of the columns of a table.
 
     Raises:
       UserError: there is no such model.
     """
-    activation = stored.read_options(run_directory(options.init_from)).activation
-    if activation != options.activation:
-        raise UserError(
-            f"The model in --init_from={options.init_from} has --activation={activation}; use the same one."
-        )
+    run = run_directory(options.init_from)
+    before = stored.read_options(run)
+    for name in ("activation", "likelihood", "likelihood_scale", "num_levels", "standardize", "network", "mask_input"):
+        if getattr(before, name) != getattr(options, name):
+            raise UserError(
+                f"The model in --init_from={options.init_from} has --{name}={getattr(before, name)}; use the same one."
+            )
+    if run.read_data().column_names != columns:
+        raise UserError(f"The model in --init_from={options.init_from} has other columns; use a table with the same.")
     return load(options.init_from)
 
 

@@ -56,8 +56,9 @@ def evaluate(
         _refuse_infinite(passes[name].title, measured)
     test = passes["test"].draw()
     results = runs.Results(
-        **_likelihoods(options, passes, estimates, model.event_size),
+        **_likelihoods(options, passes, estimates),
         **_units(model, images, test),
+        bits_per_dimension=_bits_per_dimension(options, test, estimates["test"]),
         data=data,
         training=trained,
         flags=stored.result_flags(options),
@@ -81,10 +82,9 @@ def _refuse_infinite(title, estimates):
         )
 
 
-def _likelihoods(options, passes, estimates, event_size):
+def _likelihoods(options, passes, estimates):
     """The parts of the results that come from importance samples."""
     test = estimates["test"]
-    bits = -float(test.log_likelihoods.mean()) / math.log(2.0) / event_size
     return {
         "nll": _nll(test, binarization_seed=passes["test"].seed),
         "bounds": [formats.BoundWithStderr(k=k, **mean_and_stderr(test.at(k))) for k in test.counts],
@@ -96,8 +96,14 @@ def _likelihoods(options, passes, estimates, event_size):
         "k_hat": _k_hat(test) if options.khat_images else msgspec.UNSET,
         "binarizations": _binarizations(passes, estimates) if options.binarization_seeds > 1 else msgspec.UNSET,
         "train_nll": _nll(estimates["train"]) if options.train_nll_images else msgspec.UNSET,
-        "bits_per_dimension": bits if options.likelihood == "discretized_logistic" else msgspec.UNSET,
     }
+
+
+def _bits_per_dimension(options, test, estimates):
+    """The NLL in bits for each observed value."""
+    if options.likelihood != "discretized_logistic":
+        return msgspec.UNSET
+    return -float(estimates.log_likelihoods.sum()) / math.log(2.0) / int(np.sum(~np.isnan(test)))
 
 
 def _nll(estimates, **seed):

@@ -1,7 +1,7 @@
 """New data for a trained model: files with the columns or the image size that it was trained on."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,14 @@ class NewData(NamedTuple):
     Attributes:
       name: what they are, for messages and the names of files.
       x: float array [num_rows, event], in the units of the likelihood.
-      columns: the names of the columns; empty for images.
+      names: the names of the columns of x in `texts`; empty for images.
+      texts: all columns of the file as they are written, a pandas frame of texts; None for images.
     """
 
     name: str
     x: np.ndarray
-    columns: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    texts: Any = None
 
 
 def opened_run(options) -> runs.RunDirectory:
@@ -77,33 +79,44 @@ def read(run: runs.RunDirectory, source: str, data_dir: str = "") -> NewData:
     path = pathlib.Path(member if family in ("csv", "npy", "npz") else source).expanduser()
     columns = described.column_names
     if family == "csv" or ".csv" in path.suffixes or path.suffix in (".tsv", ".txt"):
-        values = _read_csv(path, columns)
+        values, names = _read_csv(path, columns)
     elif family in ("npy", "npz") or path.suffix in (".npy", ".npz"):
-        values = formats.read_rows(path, options.support)
+        values, names = formats.read_rows(path, options.support, described.is_table), columns
     else:
-        values = datasets.load(source, data_dir, support=options.support).test
+        loaded = datasets.load(source, data_dir, support=options.support)
+        values, names = loaded.test.reshape(-1, *loaded.event_shape), loaded.columns
         path = pathlib.Path(source.replace(":", "_").replace("/", "_"))
-    values = values.reshape(len(values), -1)
-    event = int(np.prod(described.event_shape))
     if not len(values):
         raise UserError(f"{source} has no rows.")
-    if values.shape[1] != event:
-        wanted = f"{event} columns" if columns else f"images of {' x '.join(map(str, described.event_shape))}"
-        raise UserError(f"{source} has {values.shape[1]} values a row, but the model was trained on {wanted}.")
-    return NewData(path.name.partition(".")[0], observations.fixed(values, "test", options.support), columns)
+    if values.shape[1:] != described.event_shape:
+        wanted, found = (" x ".join(map(str, shape)) for shape in (described.event_shape, values.shape[1:]))
+        raise UserError(f"{source} has rows of {found} values, but the model was trained on {wanted}.")
+    x = observations.fixed(values.reshape(len(values), -1), "test", options.support)
+    return NewData(path.name.partition(".")[0], x, names, _texts(path, x, names, family))
+
+
+def _texts(path, x, names, family):
+    """The table as it is written in a csv file, or as numbers that are written."""
+    if not names:
+        return None
+    if family not in ("npy", "npz") and path.suffix not in (".npy", ".npz"):
+        return tables.read_texts(path)
+    import pandas
+
+    written = [["" if np.isnan(value) else f"{value:.9g}" for value in row] for row in x]
+    return pandas.DataFrame(written, columns=list(names))
 
 
 def _read_csv(path, columns):
-    """The columns of the model, in its order; those of a file without names by their place."""
+    """The columns of the model, in its order, and their names; those of a model without names by their place."""
     if not columns:
         raise UserError(f"{path} is a table, but the model was trained on images; give a .npz file of images.")
     try:
-        values, _ = tables.read_csv(path, keep=columns)
+        return tables.read_csv(path, keep=columns)
     except UserError:
         if columns != tables.default_columns(len(columns)):
             raise
-        values, _ = tables.read_csv(path)
-    return values
+        return tables.read_csv(path)
 
 
 def load_model(run: runs.RunDirectory, new: NewData):

@@ -35,6 +35,7 @@ SCALES = ("feature", "sample")
 _LEAST_SCALE = 1e-3
 # Logarithms are cut off here, so that their exponentials are finite.
 _LARGEST_LOG = 20.0
+_LARGEST_LOG_MEAN = 40.0
 # Initial degrees of freedom above 1.
 _INITIAL_FREEDOM = 4.0
 
@@ -395,7 +396,10 @@ class NegativeBinomialLayer(_WithMoments):
     def distribution(self, features: tf.Tensor) -> IndependentValues:
         """Maps the last hidden layer's output [..., width] to the distribution of x."""
         log_count = self.log_count if self.scale == "feature" else self.log_count(features)
-        log_mean, log_count = _within_limits(self.log_mean(features)), _within_limits(log_count, 0.5 * _LARGEST_LOG)
+        log_mean, log_count = (
+            _within_limits(self.log_mean(features)),
+            _within_limits(log_count, 0.25 * _LARGEST_LOG_MEAN),
+        )
         values = tfd.NegativeBinomial(total_count=tf.exp(log_count), logits=log_mean - log_count)
         return IndependentValues(values, self.missing_values)
 
@@ -404,7 +408,7 @@ def _log_mean(moments):
     return np.log(np.maximum(moments.mean, 1e-3))
 
 
-def _within_limits(logarithm, limit=_LARGEST_LOG):
+def _within_limits(logarithm, limit=_LARGEST_LOG_MEAN):
     return tf.clip_by_value(logarithm, -limit, limit)
 
 
