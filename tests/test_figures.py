@@ -78,8 +78,17 @@ def test_image_grid_places_images_row_by_row():
 def test_a_saved_image_has_the_values_of_the_grid(tmp_path):
     grid = np.linspace(0.0, 1.0, 12).reshape(3, 4)
     figures.save_image(tmp_path / "grid.png", grid)
-    read = matplotlib.image.imread(tmp_path / "grid.png")[::2, ::2, 0]
-    np.testing.assert_allclose(read, grid, atol=1.0 / 255.0)
+    read = matplotlib.image.imread(tmp_path / "grid.png")
+    assert read.shape[:2] == (375, 500)
+    np.testing.assert_allclose(read[::125, ::125, 0], grid, atol=1.0 / 255.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((900, 300), (1800, 600)), ((1000, 10), (2000, 20)), ((30, 30, 3), (510, 510))]
+)
+def test_the_size_of_a_saved_image(tmp_path, shape, size):
+    figures.save_image(tmp_path / "grid.png", np.zeros(shape))
+    assert matplotlib.image.imread(tmp_path / "grid.png").shape[:2] == size
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -159,7 +159,10 @@ def check_resolution(values: np.ndarray, path: str | pathlib.Path, name: str) ->
     if not len(finite):
         return
     spread, size = finite.std(), np.abs(finite).max()
-    if 0.0 < spread < _LEAST_RESOLUTION * size * np.finfo(np.float32).eps or size > np.finfo(np.float32).max:
+    is_constant = finite.min() == finite.max()  # Its deviation may be a rounding error.
+    if (not is_constant and spread < _LEAST_RESOLUTION * size * np.finfo(np.float32).eps) or size > np.finfo(
+        np.float32
+    ).max:
         raise UserError(
             f"Column {name!r} of {path} has values like {finite[0]:.10g} with a standard deviation of {spread:.3g}, "
             "which single precision cannot hold; subtract a constant, or scale the column."

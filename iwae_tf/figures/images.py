@@ -11,8 +11,8 @@ import numpy as np
 from iwae_tf.figures import png
 from iwae_tf.runtime import files
 
-# Pictures are at least twice as large as their pixels, and at least this wide.
-_LEAST_MAGNIFICATION, _LEAST_WIDTH = 2, 500
+# Pictures are at least twice as large as their pixels. Small ones get about this width, unless they would be too high.
+_LEAST_MAGNIFICATION, _WIDTH, _LARGEST_HEIGHT = 2, 500, 1500
 # Higher grids are compressed, so that the size of a picture is bounded.
 LARGEST_RATIO = 3.0
 
@@ -40,7 +40,8 @@ def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 
 def save_image(path: str | pathlib.Path, grid: np.ndarray) -> None:
     """Writes a grid [height, width] or [height, width, 3] with values in [0, 1] as a magnified PNG file."""
-    magnification = max(_LEAST_MAGNIFICATION, -(-_LEAST_WIDTH // grid.shape[1]))
+    height, width = grid.shape[:2]
+    magnification = max(_LEAST_MAGNIFICATION, min(-(-_WIDTH // width), _LARGEST_HEIGHT // height))
     pixels = grid.repeat(magnification, axis=0).repeat(magnification, axis=1)
     content = io.BytesIO()
     matplotlib.image.imsave(content, pixels, cmap="gray", vmin=0.0, vmax=1.0)
