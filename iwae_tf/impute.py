@@ -86,7 +86,8 @@ def _write(path, found, new):
         return
     import pandas
 
-    tables = [_filled(new, x) for x in (found.draws if len(found.draws) else [found.x])]
+    texts = new.texts()
+    tables = [_filled(texts, new, x) for x in (found.draws if len(found.draws) else [found.x])]
     for number, table in enumerate(tables, start=1):
         table[_free_name("effective_sample_size", table)] = found.effective_sample_size
         if len(found.draws):
@@ -96,9 +97,9 @@ def _write(path, found, new):
     files.write_atomically(path, table.to_csv(index=False, float_format="%.7g").encode())
 
 
-def _filled(new, x):
+def _filled(texts, new, x):
     """The table of the file as text, with its other columns, where only the gaps are filled."""
-    table = new.texts.copy()
+    table = texts.copy()
     for name, before, after in zip(new.names, new.x.T, x.T, strict=True):
         gaps = np.isnan(before) & ~np.isnan(after)
         table.loc[gaps, name] = [f"{value:.7g}" for value in after[gaps]]

@@ -204,12 +204,12 @@ def _numbers(array, path, name, maximum, support):
 
 def _maximum(arrays, path, support=supports.BINARY):
     """The value of full ink: 1 for bool and float; for integers 255, or 1 if none of the values is larger."""
+    is_bounded = math.isfinite(support.high) and not _are_tables(arrays, support)
     for name, array in arrays.items():
         if array.dtype.kind not in "buif":
             raise UserError(f"{name} in {path} has type {array.dtype}; expected bool, integers 0 ... 255, or floats.")
         if not array.size:
             raise UserError(f"{name} in {path} is empty, with shape {array.shape}; it must have at least one image.")
-        is_bounded = math.isfinite(support.high) and not _are_tables(arrays, support)
         if array.dtype.kind == "f" and is_bounded and not np.isfinite(array).all():
             raise UserError(f"{name} in {path} has values that are not finite; expected floats in [0, 1].")
     # Only for zeros and ones is a 1 full ink; as a grey level it is nearly black.

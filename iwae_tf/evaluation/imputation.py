@@ -56,6 +56,7 @@ def impute(
     """
     is_missing = np.isnan(x)
     rows = np.flatnonzero(is_missing.any(axis=1))
+    incomplete = x[rows]
     means, sizes = x.copy(), np.full(len(x), np.nan)
     draws = np.repeat(x[np.newaxis], num_draws, axis=0)
     compiled = tf.function(
@@ -63,7 +64,7 @@ def impute(
     )
     key = noise.key(seed, "imputation")
     for start in range(0, len(rows), importance.IMAGES_PER_CALL):
-        size, batch = importance.full_batch(x[rows], start)
+        size, batch = importance.full_batch(incomplete, start)
         places = rows[start : start + size]
         ids = np.resize(places, len(batch)).astype(np.int32)
         found = compiled(batch, ids, tf.constant(num_samples), key)

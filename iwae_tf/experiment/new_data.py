@@ -17,14 +17,26 @@ class NewData(NamedTuple):
     Attributes:
       name: what they are, for messages and the names of files.
       x: float array [num_rows, event], in the units of the likelihood.
-      names: the names of the columns of x in `texts`; empty for images.
-      texts: all columns of the file as they are written, a pandas frame of texts; None for images.
+      names: the names of the columns of x in the file; empty for images.
+      csv: the csv file that they come from, or None.
     """
 
     name: str
     x: np.ndarray
     names: tuple[str, ...] = ()
-    texts: Any = None
+    csv: pathlib.Path | None = None
+
+    def texts(self) -> Any:
+        """Returns the table as it is written in the csv file, with its other columns; or its numbers as texts.
+
+        It is a pandas frame.
+        """
+        if self.csv:
+            return tables.read_texts(self.csv)
+        import pandas
+
+        written = [["" if np.isnan(value) else f"{value:.9g}" for value in row] for row in self.x]
+        return pandas.DataFrame(written, columns=list(self.names))
 
 
 def opened_run(options) -> runs.RunDirectory:
@@ -78,7 +90,8 @@ def read(run: runs.RunDirectory, source: str, data_dir: str = "") -> NewData:
     family, _, member = source.partition(":")
     path = pathlib.Path(member if family in ("csv", "npy", "npz") else source).expanduser()
     columns = described.column_names
-    if family == "csv" or ".csv" in path.suffixes or path.suffix in (".tsv", ".txt"):
+    is_csv = family == "csv" or ".csv" in path.suffixes or path.suffix in (".tsv", ".txt")
+    if is_csv:
         values, names = _read_csv(path, columns)
     elif family in ("npy", "npz") or path.suffix in (".npy", ".npz"):
         values, names = formats.read_rows(path, options.support, described.is_table), columns
@@ -92,19 +105,7 @@ def read(run: runs.RunDirectory, source: str, data_dir: str = "") -> NewData:
         wanted, found = (" x ".join(map(str, shape)) for shape in (described.event_shape, values.shape[1:]))
         raise UserError(f"{source} has rows of {found} values, but the model was trained on {wanted}.")
     x = observations.fixed(values.reshape(len(values), -1), "test", options.support)
-    return NewData(path.name.partition(".")[0], x, names, _texts(path, x, names, family))
-
-
-def _texts(path, x, names, family):
-    """The table as it is written in a csv file, or as numbers that are written."""
-    if not names:
-        return None
-    if family not in ("npy", "npz") and path.suffix not in (".npy", ".npz"):
-        return tables.read_texts(path)
-    import pandas
-
-    written = [["" if np.isnan(value) else f"{value:.9g}" for value in row] for row in x]
-    return pandas.DataFrame(written, columns=list(names))
+    return NewData(path.name.partition(".")[0], x, names, path if is_csv else None)
 
 
 def _read_csv(path, columns):
