@@ -10,6 +10,7 @@ from iwae_tf.version import __version__
 _COMMANDS = {
     "train": ("iwae_tf.main", "train, evaluate, draw and export one model"),
     "table": ("iwae_tf.table", "train and evaluate the published table, cell by cell"),
+    "models": ("iwae_tf.release", "list, check and make released models"),
     "report": ("iwae_tf.report.command", "compare runs with each other and with the paper"),
     "prune": ("iwae_tf.prune", "remove the inactive units of a trained model"),
     "ais": ("iwae_tf.ais", "measure log p(x) by annealed importance sampling"),

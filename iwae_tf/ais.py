@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         from iwae_tf.datasets import observations
 
         start = time.monotonic()
-        images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
+        images, model = build.load_images_of(run, options.data_dir), build.load(build.trained_run(options.run_dir))
         x = observations.fixed(images.test[: options.num_images], "test", model.support)
         if len(x) < 2:
             raise UserError(f"{run.path} has {len(x)} test image, but a mean with an error needs at least 2.")

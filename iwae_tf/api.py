@@ -20,12 +20,13 @@ _TRAINED_WITH = "trained_with"
 
 
 def load(
-    run_dir: str | pathlib.Path, model: models.ImportanceWeightedAutoencoder | None = None
+    run_dir_or_name: str | pathlib.Path, model: models.ImportanceWeightedAutoencoder | None = None
 ) -> models.ImportanceWeightedAutoencoder:
-    """Returns the trained model of a run directory, with the weights that were evaluated.
+    """Returns a trained model with the weights that were evaluated.
 
     Args:
-      run_dir: the folder, as given to `--run_dir` or to `train`.
+      run_dir_or_name: a folder, as given to `--run_dir` or to `train`; or the name of a released model, such as
+        "mnist_iwae_1l_k1" (`iwae-tf models` lists them).
       model: for a run of `train`, the model to give the weights to. It is needed only if a layer has no `get_config`;
         otherwise the run describes the model, and layers of your own must be registered with
         `keras.saving.register_keras_serializable`.
@@ -36,12 +37,10 @@ def load(
     Raises:
       iwae_tf.errors.UserError: there is no trained model, or it cannot be built.
     """
-    run = build.run_directory(run_dir)
+    run = build.trained_run(run_dir_or_name)
     settings = run.read_flags()
     if _TRAINED_WITH not in settings:
-        return build.load(run_dir)
-    if not run.has_checkpoints():
-        raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
+        return build.load(run)
     model = model or _described_model(run)
     training.prepare(model, _plan(settings))
     training.restore(model, run)
@@ -141,7 +140,7 @@ def _refuse_other_run(run, model, plan):
             f"{run.path} was trained by python -m iwae_tf.main; choose another run directory, or overwrite the run."
         )
     run.check(_settings(model, plan))
-    if run.model.exists() and run.has_checkpoints():
+    if run.model.exists() and run.has_model():
         try:
             stored = json.loads(run.model.read_bytes())
         except ValueError as error:

@@ -69,7 +69,7 @@ def _load(options, run_options, run):
     images = build.load_images_of(run, options.data_dir)
     x = observations.fixed(images.test[: options.images], "test", run_options.support)
     if not options.fresh:
-        return x, build.load(options.run_dir)
+        return x, build.load(build.trained_run(options.run_dir))
     model = build.build_model(run_options, images.event_shape, images)
     training.prepare(model, build.build_plan(run_options))
     return x, model

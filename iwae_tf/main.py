@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from iwae_tf.datasets import tables
 from iwae_tf.evaluation import pareto
-from iwae_tf.experiment import build, cluster, command, finished, memory, parsing, stored, summary
+from iwae_tf.experiment import build, cluster, command, finished, memory, stored, summary
 from iwae_tf.runtime import signals
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs one experiment from data to results."""
-    options = parsing.parse(argv)
+    options = stored.parse(argv)
     with build.run_directory(options.run_dir) as run:
         run.check(stored.run_flags(options), options.overwrite)
         results = None if options.overwrite else finished.finished_results(options, run)
@@ -42,7 +42,7 @@ def _run(options, run):
     with strategy.scope():
         model = _new_model(options, images)
     # Outside of the scope: only the chief loads the other model, so no variable of it may be shared by all workers.
-    if options.init_from and workers.is_chief and (options.overwrite or not run.has_checkpoints()):
+    if options.init_from and workers.is_chief and (options.overwrite or not run.has_model()):
         build.initialise(model, build.initial_model(options, data.column_names), options.init_from)
     # Everything that can be refused has been checked; from here on files are written.
     if workers.is_chief:

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         from iwae_tf.datasets import observations
         from iwae_tf.evaluation import pruning
 
-        images, model = build.load_images_of(run, options.data_dir), build.load(options.run_dir)
+        images, model = build.load_images_of(run, options.data_dir), build.load(build.trained_run(options.run_dir))
         measured, num_train = _measure_units(model, images, run)
         kept = pruning.units_to_keep(measured, options.threshold)
         if all(len(units) == len(layer.variances) for units, layer in zip(kept, measured, strict=True)):

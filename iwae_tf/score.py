@@ -25,7 +25,7 @@ _FEW_SAMPLES = 10
 class ScoreOptions:
     """The flags of this command."""
 
-    run_dir: str = flag("", "The run whose model scores.", parse=parse_folder)
+    run_dir: str = flag("", "The run whose model scores, or the name of a released model.", parse=parse_folder)
     data: str = flag(
         "",
         "The rows or images: a .csv file with the columns of the run, a .npy file, a .npz file with one array (or "

@@ -50,8 +50,8 @@ def test_an_unknown_command_is_refused_in_one_line():
     done = _run("trian")
     assert done.returncode == 1
     assert done.stderr == (
-        "iwae_tf: 'trian' is not a command; use one of train, table, report, prune, ais, score, impute, gradients, or "
-        "--help.\n"
+        "iwae_tf: 'trian' is not a command; use one of train, table, models, report, prune, ais, score, impute, "
+        "gradients, or --help.\n"
     )
 
 

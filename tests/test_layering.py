@@ -14,7 +14,7 @@ from iwae_tf.experiment.flags import Options, fields
 FOLDER = pathlib.Path(iwae_tf.__file__).parent
 MODULES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.py"))
 # All that may read flags: the package that defines them, and the commands.
-READS_FLAGS = re.compile(r"experiment/|report/|(main|table|prune|ais|score|impute|gradients|__main__|api)\.py")
+READS_FLAGS = re.compile(r"experiment/|report/|(main|table|release|prune|ais|score|impute|gradients|__main__|api)\.py")
 _FLAG = re.compile(rf"--(no)?({'|'.join(field.name for field in fields())})\b")
 
 
@@ -68,8 +68,8 @@ def test_options_are_read_and_never_written(module):
 
 
 def test_the_setup_lists_every_package():
-    """setuptools cannot find them, since the flagfiles are outside of the package's folder."""
-    packages = {"iwae_tf", "iwae_tf.flags"}
+    """setuptools cannot find them, since the flagfiles and models are outside of the package's folder."""
+    packages = {"iwae_tf", "iwae_tf.flags", "iwae_tf.released_models"}
     packages |= {f"iwae_tf.{path.parent.name}" for path in FOLDER.glob("*/__init__.py")}
     listed = re.search(r"^packages =\n((?:    .*\n)+)", (FOLDER.parent / "setup.cfg").read_text(), re.MULTILINE)[1]
     assert set(listed.split()) == packages

@@ -18,6 +18,7 @@ from iwae_tf import datasets, runs, supports
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import stored
 from iwae_tf.experiment.flags import DEPENDENT_FLAGS, Options
+from iwae_tf.runs import released
 from iwae_tf.runs.results import describe_data
 
 
@@ -26,14 +27,24 @@ def run_directory(path: str | pathlib.Path) -> runs.RunDirectory:
     return runs.RunDirectory(path, before=stored.flags_before())
 
 
-def load(run_dir: str | pathlib.Path):
-    """Returns the trained model of a run directory; see `iwae_tf.load`."""
+def trained_run(path_or_name: str | pathlib.Path) -> runs.RunDirectory:
+    """Returns the `runs.RunDirectory` of a trained model: a folder, or the name of a released model.
+
+    Raises:
+      UserError: there is no such model, or it is not trained yet.
+    """
+    run = run_directory(released.find(path_or_name))
+    run.read_flags()  # Refuses what is no run.
+    if not run.has_model():
+        raise UserError(f"{path_or_name} has no checkpoint yet; train the model first.")
+    return run
+
+
+def load(run: runs.RunDirectory):
+    """Returns the trained model of a `trained_run`; see `iwae_tf.load`."""
     from iwae_tf import training
 
-    run = run_directory(run_dir)
     options = stored.read_options(run)
-    if not run.has_checkpoints():
-        raise UserError(f"{run_dir} has no checkpoint yet; train the model first.")
     model = build_model(options, run.read_data().event_shape)
     training.prepare(model, build_plan(options))
     training.restore(model, run)
@@ -41,7 +52,7 @@ def load(run_dir: str | pathlib.Path):
         results = run.read_results()
         if results and results.training.steps not in (model.num_steps, msgspec.UNSET):
             print(
-                f"iwae_tf: the weights in {run_dir} are of step {model.num_steps:,}, but its results are of step "
+                f"iwae_tf: the weights in {run.path} are of step {model.num_steps:,}, but its results are of step "
                 f"{results.training.steps:,}: a checkpoint is missing",
                 file=sys.stderr,
             )
@@ -242,7 +253,7 @@ def initial_model(options: Options, columns: tuple[str, ...] = ()):
     Raises:
       UserError: there is no such model.
     """
-    run = run_directory(options.init_from)
+    run = trained_run(options.init_from)
     before = stored.read_options(run)
     for name in ("activation", "likelihood", "likelihood_scale", "num_levels", "standardize", "network", "mask_input"):
         if getattr(before, name) != getattr(options, name):
@@ -251,7 +262,7 @@ def initial_model(options: Options, columns: tuple[str, ...] = ()):
             )
     if run.read_data().column_names != columns:
         raise UserError(f"The model in --init_from={options.init_from} has other columns; use a table with the same.")
-    return load(options.init_from)
+    return load(run)
 
 
 def initialise(model, source, origin: str) -> None:

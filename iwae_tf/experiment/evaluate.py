@@ -17,7 +17,7 @@ from iwae_tf.experiment import draw, stored
 from iwae_tf.experiment.flags import Options
 from iwae_tf.experiment.passes import evaluation_passes, measure_passes
 from iwae_tf.runs import results as formats
-from iwae_tf.runtime import distribute, files
+from iwae_tf.runtime import distribute, files, machine
 from iwae_tf.version import __version__
 
 
@@ -63,6 +63,7 @@ def evaluate(
         training=trained,
         flags=stored.result_flags(options),
         versions=_versions(),
+        machine=machine.describe(),
     )
     files.write_arrays(run.test_log_likelihoods, _per_image(options, estimates))
     run.write_results(results)  # First: no picture may cost the results.

@@ -20,13 +20,15 @@ def stored_results(options: Options, run: RunDirectory) -> Results | None:
 
     Returns:
       The results, or None if there are none yet, or only those of a shorter training, of other options or of another
-      checkpoint, or if their figures are missing.
+      checkpoint, or if their figures are missing. Those of a released model do not count with --notrain, which
+      measures them again.
 
     Raises:
       UserError: results.json is damaged.
     """
     results = run.read_results()
-    if results is None or not covers(results.flags, options):
+    measures_again = run.is_released() and not options.train
+    if results is None or measures_again or not covers(results.flags, options):
         return None
     is_whole = results.training.epochs == options.num_epochs and belongs_to_weights(results, run)
     return results if is_whole and _is_drawn(run) else None

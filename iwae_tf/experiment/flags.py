@@ -349,7 +349,8 @@ class Options:
     init_from: str = _flag(
         _TRAINING,
         "",
-        "Start from the trained weights of this run directory, with a new optimizer.",
+        "Start from the trained weights of this run directory, or of this released model (see iwae-tf models), with a "
+        "new optimizer.",
         parse=parse_folder,
     )
     seed: int = _flag(
@@ -395,7 +396,11 @@ class Options:
         "Folder for all results; by default runs/ and a name made of data set, objective, layers, k and seed.",
         parse=parse_folder,
     )
-    train: bool = _flag(_RUN, True, "Train, or continue training.")
+    train: bool = _flag(
+        _RUN,
+        True,
+        "Train, or continue training. With --notrain, flags that are not given are those of the run in --run_dir.",
+    )
     evaluate: bool = _flag(_RUN, True, "Measure NLL and active units, and draw the figures.")
     export: bool = _flag(_RUN, True, "Write the SavedModel.")
     overwrite: bool = _flag(_RUN, False, "Remove the run in --run_dir and start again.")

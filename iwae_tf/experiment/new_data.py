@@ -40,7 +40,7 @@ class NewData(NamedTuple):
 
 
 def opened_run(options) -> runs.RunDirectory:
-    """Returns the run directory; options have `run_dir` and `data`.
+    """Returns the run of a trained model; options have `run_dir` and `data`.
 
     Raises:
       UserError: a flag is missing, or the folder is no run.
@@ -48,7 +48,7 @@ def opened_run(options) -> runs.RunDirectory:
     for name, what in (("run_dir", "the run of the model"), ("data", "the file with the new data")):
         if not getattr(options, name):
             raise UserError(f"--{name} is missing: give {what}.")
-    run = build.run_directory(options.run_dir)
+    run = build.trained_run(options.run_dir)
     stored.read_options(run)
     return run
 
@@ -60,7 +60,9 @@ def output_path(options, run: runs.RunDirectory, what: str) -> pathlib.Path:
       UserError: it is neither .csv nor .npz, its folder is missing, or it is the file with the data.
     """
     source = pathlib.Path(options.data.partition(":")[2] or options.data)
-    path = pathlib.Path(options.output or run.path / f"{what}_{source.name.partition('.')[0]}.csv")
+    is_released = not pathlib.Path(options.run_dir).exists()  # A model of the package, found by its name.
+    folder = pathlib.Path() if is_released else run.path
+    path = pathlib.Path(options.output or folder / f"{what}_{source.name.partition('.')[0]}.csv")
     if path.suffix not in (".csv", ".npz"):
         raise UserError(f"--output={path} must end with .csv or .npz.")
     if not path.parent.is_dir():
@@ -126,7 +128,7 @@ def load_model(run: runs.RunDirectory, new: NewData):
     Raises:
       UserError: there is none, or it has no use for a value of the new data.
     """
-    model = build.load(run.path)
+    model = build.load(run)
     try:
         model.checked_images(new.x)
     except ValueError as error:

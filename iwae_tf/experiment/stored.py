@@ -8,7 +8,7 @@ import dataclasses
 import math
 import pathlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iwae_tf import datasets
@@ -17,6 +17,7 @@ from iwae_tf.experiment import parsing
 from iwae_tf.experiment.checks import DATA_SET_FLAGS
 from iwae_tf.experiment.flags import DEPENDENT_FLAGS, EVALUATION_FLAGS, RUN_FLAGS, Options, fields
 from iwae_tf.experiment.parsing import as_text
+from iwae_tf.runs import RunDirectory
 
 
 def run_flags(options: Options) -> dict[str, str]:
@@ -48,6 +49,32 @@ def read_options(run) -> Options:
       UserError: it was not trained by this program, or its flags are not those of a run (such as --flagfile, which
         would read other files), or have values that they cannot have.
     """
+    words, init_from = _words(run)
+    try:
+        options = parsing.parse(["run", *words], _texts_before())
+    except UserError as error:
+        raise UserError(f"{run.flags} is damaged: {error}") from error
+    return dataclasses.replace(options, init_from=init_from)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Reads the command line of `iwae_tf.main`: with --notrain, flags that are not given are those of the run.
+
+    Raises:
+      UserError: as `parsing.parse`; or with --notrain, as `read_options`.
+    """
+    options = parsing.parse(argv)
+    run = RunDirectory(options.run_dir)
+    if options.train or not run.flags.exists():
+        return options
+    stored_options = read_options(run)
+    words, _ = _words(run)
+    options = parsing.parse([argv[0], *words, *argv[1:]], _texts_before())
+    return dataclasses.replace(options, init_from=options.init_from or stored_options.init_from)
+
+
+def _words(run):
+    """The command line of a run, and its --init_from: that model may since lie in the default run directory."""
     stored = run.read_flags()
     if "trained_with" in stored:
         raise UserError(
@@ -57,15 +84,12 @@ def read_options(run) -> Options:
     unknown = sorted(set(stored) - set(RUN_FLAGS))
     if unknown:
         raise UserError(f"{run.flags} is damaged: --{unknown[0]} is not a flag of a run.")
-    # The model that a run started from may since lie in the default run directory, which is not used here.
     init_from = stored.pop("init_from", "")
-    words = [f"--{name}={value}" for name, value in stored.items()]
-    before = {field.name: as_text(field.metadata["before"]) for field in fields() if "before" in field.metadata}
-    try:
-        options = parsing.parse(["run", *words], before)
-    except UserError as error:
-        raise UserError(f"{run.flags} is damaged: {error}") from error
-    return dataclasses.replace(options, init_from=init_from)
+    return [f"--{name}={value}" for name, value in stored.items()], init_from
+
+
+def _texts_before():
+    return {field.name: as_text(field.metadata["before"]) for field in fields() if "before" in field.metadata}
 
 
 def result_flags(options: Options) -> dict[str, Any]:

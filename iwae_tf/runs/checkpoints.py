@@ -62,20 +62,25 @@ def read_last(folder: pathlib.Path, shapes: Mapping[str, tuple[int | None, ...]]
     saved = steps(folder)
     for step in reversed(saved):
         arrays = files.read_arrays(path(folder, step))
-        problem = _problem(arrays, shapes)
-        if not problem:
+        wrong = problem(arrays, shapes)
+        if not wrong:
             return arrays
         if step != saved[0]:
-            print(f"iwae_tf: {path(folder, step)} {problem}; trying the previous one", file=sys.stderr)
+            print(f"iwae_tf: {path(folder, step)} {wrong}; trying the previous one", file=sys.stderr)
     if saved:
         raise UserError(
-            f"No checkpoint in {folder} can be read (the oldest {problem}); overwrite the run to start again."
+            f"No checkpoint in {folder} can be read (the oldest {wrong}); overwrite the run to start again."
         )
     return None
 
 
-def _problem(arrays, shapes):
-    """What is wrong with a checkpoint whose arrays are these, or an empty text."""
+def problem(arrays: Mapping[str, np.ndarray] | None, shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    """Returns what is wrong with the arrays of a checkpoint, or "".
+
+    Args:
+      arrays: as `files.read_arrays` returns them.
+      shapes: as for `read_last`.
+    """
     if arrays is None:
         return "is damaged"
     wrong = [name for name, shape in shapes.items() if name not in arrays or not _fits(arrays[name].shape, shape)]

@@ -4,6 +4,7 @@ flags.txt                   the format version, and a flagfile that repeats the 
 data.json                   the images: numbers, size, binarisation, check sum
 model.json                  Keras' configuration of the model, in a run of `iwae_tf.train`
 checkpoints/                what continues the training
+weights.npz                 the weights alone, averaged over training, in a released model; see `released`
 unfinished_evaluation.npz   what continues the evaluation
 history.csv                 one row per epoch, see `history.HISTORY_COLUMNS`
 results.json                the results of the evaluation, see `results.Results`
@@ -57,6 +58,7 @@ class RunDirectory:
         self.data = self.path / "data.json"
         self.model = self.path / "model.json"
         self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / "weights.npz"
         self.history = self.path / "history.csv"
         self.results = self.path / "results.json"
         self.test_log_likelihoods = self.path / "test_log_likelihoods.npz"
@@ -84,6 +86,14 @@ class RunDirectory:
         """Whether the folder holds a training run that can be continued."""
         return bool(checkpoints.steps(self.checkpoints))
 
+    def is_released(self) -> bool:
+        """Whether the folder holds the weights of a trained model, but nothing to continue its training with."""
+        return self.weights.exists() and not self.has_checkpoints()
+
+    def has_model(self) -> bool:
+        """Whether the folder holds a trained model."""
+        return self.has_checkpoints() or self.weights.exists()
+
     def check(self, settings: Mapping[str, str], overwrite: bool = False) -> None:
         """Checks that a run with these settings may use the folder; changes nothing.
 
@@ -96,7 +106,7 @@ class RunDirectory:
         """
         self._check_entries()
         stored = self._stored_settings()
-        if stored and self.checkpoints.exists() and not overwrite:
+        if stored and (self.checkpoints.exists() or self.weights.exists()) and not overwrite:
             _refuse_differences(self.path, self._before | stored, settings)
 
     def claim(self, settings: Mapping[str, str], overwrite: bool = False, data: DataDescription | None = None) -> None:
@@ -114,7 +124,7 @@ class RunDirectory:
         self.check(settings, overwrite)
         self.take()
         self.check(settings, overwrite)  # Another process may have written in the meantime.
-        if data and self.has_checkpoints() and not overwrite:
+        if data and self.has_model() and not overwrite:
             self.check_data(data)
         lines = [f"# iwae_tf run, format {FORMAT}", *(f"--{name}={value}" for name, value in settings.items())]
         with self._refusing_failures():
@@ -238,7 +248,7 @@ class RunDirectory:
 
     def _files(self):
         evaluated = self.results, self.test_log_likelihoods, self.samples
-        return self.flags, self.data, self.model, self.history, *evaluated, *self._measured_later()
+        return self.flags, self.data, self.model, self.weights, self.history, *evaluated, *self._measured_later()
 
     def _measured_later(self):
         unfinished = self.unfinished_evaluation, self.unfinished_annealing

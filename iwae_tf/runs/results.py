@@ -171,6 +171,7 @@ class Results(Struct, frozen=True, kw_only=True):
     training: Training
     flags: dict[str, Any]
     versions: dict[str, Any]
+    machine: str | UnsetType = UNSET
 
     @property
     def package_versions(self) -> dict[str, str]:

@@ -2,6 +2,6 @@
 
 from iwae_tf.training.loop import train, train_epochs
 from iwae_tf.training.plan import Plan
-from iwae_tf.training.state import prepare, restore, use_averages
+from iwae_tf.training.state import prepare, restore, save_weights, use_averages
 
-__all__ = ["Plan", "prepare", "restore", "train", "train_epochs", "use_averages"]
+__all__ = ["Plan", "prepare", "restore", "save_weights", "train", "train_epochs", "use_averages"]

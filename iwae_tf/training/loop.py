@@ -59,6 +59,10 @@ def train(
     if run and first_step:
         run.write_history(history.rows)  # The file may be damaged, or have rows of epochs after the checkpoint.
     if continue_training and first_step < last_step:
+        if run and run.is_released():
+            raise UserError(
+                f"{run.path} is a released model, whose training cannot be continued; start a new run from its weights."
+            )
         if run:
             run.discard_results()
         for _ in train_epochs(model, images, plan, run, history):

@@ -1,0 +1,171 @@
+"""Lists the released models, checks one, or releases a run of your own.
+
+  iwae-tf models                                        the models that come with the package
+  iwae-tf models --verify=mnist_iwae_1l_k1 --images=500 measures an NLL again, and compares it with the released one
+  iwae-tf models --add=runs/mine --folder=models        releases a finished run
+
+A released model is a run directory without what only continues its training. `iwae_tf.load(NAME)` returns it, and
+--init_from=NAME starts from it.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+
+from iwae_tf.errors import UserError
+from iwae_tf.experiment import build, command, finished, stored, summary
+from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.parsing import CommandLine
+from iwae_tf.report import markdown
+from iwae_tf.runs import released
+from iwae_tf.runtime import files, progress
+
+# An NLL that is measured again may differ by this many standard errors, and by the rounding of another processor.
+_STDERRS, _ROUNDING = 4.0, 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReleaseOptions:
+    """The flags of this command."""
+
+    verify: str = flag("", "Measure the NLL of this released model again. Give a folder for one of your own.")
+    images: int = flag(0, "With --verify: measure the first N test images only; 0 measures all.", at_least=0)
+    data_dir: str = flag("", "With --verify: the folder of the data, if it has moved.", parse=parse_folder)
+    add: str = flag("", "Release the finished run in this folder.", parse=parse_folder)
+    name: str = flag("", "With --add: the name of the model, by default that of the folder.")
+    folder: str = flag("models", "With --add: where to put it.", parse=parse_folder)
+
+
+_command_line = CommandLine(ReleaseOptions, __doc__)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Lists, verifies or adds."""
+    options, given, _ = _command_line.parse(argv)
+    for name, owner in (("images", "verify"), ("data_dir", "verify"), ("name", "add"), ("folder", "add")):
+        if name in given and not getattr(options, owner):
+            raise UserError(f"--{name} has no effect without --{owner}; leave it out.")
+    if options.add and options.verify:
+        raise UserError("--add and --verify are two steps; give one of them.")
+    if options.add:
+        _add(options)
+    elif options.verify:
+        _verify(options)
+    else:
+        print("\n".join(_list()))
+
+
+def _list():
+    """The released models with their numbers, as lines."""
+    names = released.names()
+    if not names:
+        return [f"There are no released models in {released.folder()}."]
+    rows = [_row(name) for name in names]
+    header = ("name", "data set", "model", "NLL", "active units")
+    return [
+        *markdown.text_table(header, rows),
+        "",
+        "NLL is -L_5000 of the test images in nats +- its standard error. iwae_tf.load(NAME) returns a model.",
+    ]
+
+
+def _row(name):
+    run = build.run_directory(released.folder() / name)
+    options, results = stored.read_options(run), run.read_results()
+    if results is None:
+        raise UserError(f"{run.path} has no {run.results.name}; install iwae_tf again.")
+    units = summary.join(results.active_units.per_layer)
+    return name, options.dataset, summary.title(options), summary.with_stderr(results.nll), units
+
+
+def _add(options):
+    """Copies a finished run and its averaged weights."""
+    run = build.run_directory(options.add)
+    results, run_options = _finished_results(run)
+    target = pathlib.Path(options.folder) / (options.name or pathlib.Path(options.add).resolve().name)
+    if target.exists():
+        raise UserError(f"{target} exists; remove it, or give another --name.")
+    command.import_tensorflow_quietly()
+    from iwae_tf import training
+
+    model = build.load(build.trained_run(options.add))
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        training.save_weights(model, released.copy_run(run, temporary))
+        released.write_checksums(temporary)
+        temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"Cannot write to --folder={options.folder} ({error.strerror}); give another one.") from error
+    size = sum(path.stat().st_size for path in target.iterdir())
+    print(f"{summary.title(run_options)}: NLL {summary.with_stderr(results.nll)}")
+    print(f"{target} has {size / 1e6:.1f} MB")
+
+
+def _finished_results(run):
+    """The results of a finished run and its options."""
+    options, results = stored.read_options(run), run.read_results()
+    if results is None:
+        raise UserError(f"{run.path} is not evaluated yet; the command that trained it does that.")
+    if results.training.epochs < options.num_epochs or not finished.belongs_to_weights(results, run):
+        raise UserError(f"{run.path} is not finished; the command that trained it continues it.")
+    return results, options
+
+
+def _verify(options):
+    """Measures the log-likelihoods of a released model again, and compares them with the released ones."""
+    run = build.trained_run(options.verify)
+    results = run.read_results()
+    before = (files.read_arrays(run.test_log_likelihoods) or {}).get("log_likelihood")
+    if results is None or before is None:
+        raise UserError(f"{run.path} has no results to compare with; evaluate it first.")
+    command.import_tensorflow_quietly()
+    from iwae_tf.datasets import observations
+    from iwae_tf.evaluation import log_likelihood
+
+    images, model = build.load_images_of(run, options.data_dir), build.load(run)
+    x = observations.fixed(images.test[: options.images or None], "test", model.support)
+    num_samples = results.nll.num_samples
+    print(f"{options.verify}: measuring {len(x):,} test images with {num_samples:,} samples each", flush=True)
+    countdown = progress.Countdown(len(x))
+    again = log_likelihood.evaluate_images(
+        model, x, num_samples, report=lambda done: countdown.update(len(done), _nll(done.log_likelihoods))
+    )
+    _compare(before[: len(x)], again)
+
+
+def _nll(log_likelihoods):
+    return f"NLL {-log_likelihoods.mean():.2f}"
+
+
+def _compare(before, again):
+    """Prints both NLLs; raises a UserError if they differ by more than other noise and rounding explain.
+
+    The variance of an estimate of log p(x) is about 1 / its effective sample size.
+    """
+    difference = again.log_likelihoods - before
+    mean, largest = difference.mean(), np.abs(difference).max()
+    stderr = np.sqrt(2.0 * np.sum(1.0 / again.effective_sample_sizes)) / len(difference)
+    print(
+        f"released {_nll(before)}, measured again {_nll(again.log_likelihoods)}; one image differs by at most "
+        f"{largest:.2g} nats"
+    )
+    if not abs(mean) <= _STDERRS * stderr + _ROUNDING:
+        raise UserError(
+            f"The log-likelihoods differ by {mean:.3g} nats on average, more than chance explains: these are other "
+            "images or other weights; install iwae_tf again."
+        )
+    print("They agree.")
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """The command; see `command.run_command`."""
+    command.run_command(main, "run it again", argv)
+
+
+if __name__ == "__main__":
+    run()

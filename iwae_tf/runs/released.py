@@ -1,0 +1,109 @@
+"""Released models: run directories without what only continues a training or can be drawn again.
+
+A released model has flags.txt, data.json, history.csv, results.json, test_log_likelihoods.npz and samples.npz of its
+run, ais.json and ais.npz if they were measured, weights.npz with the weights that were evaluated, and checksums.txt,
+which `sha256sum -c` reads.
+
+They lie in models/ of a checkout, and inside the package in a wheel. `find` returns one by its name.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+
+from iwae_tf.errors import UserError
+from iwae_tf.runs.directory import RunDirectory
+from iwae_tf.runtime import files
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
+_CHECKSUMS = "checksums.txt"
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]+)")
+
+
+def folder() -> pathlib.Path:
+    """Returns the folder of the released models, which may be missing."""
+    installed = _PACKAGE / "released_models"
+    return installed if installed.is_dir() else _PACKAGE.parent / "models"
+
+
+def names(models: pathlib.Path | None = None) -> list[str]:
+    """Returns the names of the released models, sorted.
+
+    Args:
+      models: their folder, by default `folder()`.
+    """
+    found = (models or folder()).glob(f"*/{_CHECKSUMS}")
+    return sorted(path.parent.name for path in found if RunDirectory(path.parent).weights.exists())
+
+
+def find(path_or_name: str | pathlib.Path) -> pathlib.Path:
+    """Returns a run directory, or the folder of the released model of this name after a check of its files.
+
+    Args:
+      path_or_name: a folder, which has precedence, or the name of a released model.
+
+    Raises:
+      UserError: there is neither, or the released model is damaged.
+    """
+    path = pathlib.Path(path_or_name)
+    if os.path.exists(path):  # Unlike that of `path`, it returns False for names that are too long.
+        return path
+    if str(path_or_name) not in names():
+        raise UserError(
+            f"{path_or_name} is neither a run directory nor a released model; `iwae-tf models` lists the released ones."
+        )
+    check(folder() / path)
+    return folder() / path
+
+
+def copy_run(run: RunDirectory, target: pathlib.Path) -> RunDirectory:
+    """Copies the files of a finished run that a release keeps, without the weights.
+
+    Args:
+      run: the run.
+      target: the new folder; it must not exist.
+
+    Returns:
+      The new folder's `RunDirectory`.
+    """
+    target.mkdir(parents=True)
+    measured = run.results, run.test_log_likelihoods, run.samples, run.ais, run.ais_arrays
+    for path in (run.flags, run.data, run.history, *measured):
+        if path.exists():
+            shutil.copyfile(path, target / path.name)
+    return RunDirectory(target)
+
+
+def write_checksums(path: pathlib.Path) -> None:
+    """Writes checksums.txt: the SHA-256 of every other file of a released model."""
+    listed = sorted(file.name for file in path.iterdir() if file.name != _CHECKSUMS)
+    lines = [f"{_sha256(path / name)}  {name}\n" for name in listed]
+    files.write_atomically(path / _CHECKSUMS, "".join(lines).encode())
+
+
+def check(path: pathlib.Path) -> None:
+    """Compares the files of a released model with checksums.txt.
+
+    Raises:
+      UserError: a file is missing or differs.
+    """
+    try:
+        lines = (path / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path / _CHECKSUMS} ({error}); install iwae_tf again.") from error
+    for line in lines:
+        match = _CHECKSUM_LINE.fullmatch(line)
+        if not match:
+            raise UserError(f"{path / _CHECKSUMS} is damaged (see {line[:80]!r}); install iwae_tf again.")
+        expected, name = match.groups()
+        if not (path / name).is_file() or _sha256(path / name) != expected:
+            raise UserError(
+                f"{path / name} is not the file that was released: its SHA-256 is not that of {_CHECKSUMS}; install "
+                "iwae_tf again."
+            )
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
