@@ -137,6 +137,48 @@ def test_recipes_are_not_averaged(written):
     assert all(not cell["recipe"] for cell in rows if cell not in in_cell)
 
 
+def test_a_vae_and_an_iwae_are_compared_on_the_same_images(tmp_path, undrawn):
+    """Their differences are 1, 2 and 3 nats: mean 2, standard error 1 / sqrt(3)."""
+    names = {"vae": "--objective=vae", "iwae": "--objective=iwae", "other": "--seed=1"}
+    runs_of = {name: write_run(tmp_path / name, word, "--k=5", nll=86.0, images=False) for name, word in names.items()}
+    log_likelihoods = {"vae": [-80.0, -90.0, -100.0], "iwae": [-79.0, -88.0, -97.0], "other": [0.0, 0.0, 0.0]}
+    for name, values in log_likelihoods.items():
+        run = runs.RunDirectory(runs_of[name])
+        np.savez(run.test_log_likelihoods, log_likelihood=np.array(values))
+        content = json.loads(run.results.read_bytes())
+        content["nll"]["num_images"] = 3
+        run.results.write_text(json.dumps(content))
+    printed = write_report(runs_of.values(), tmp_path / "report.md", "--json")
+    (pair,) = json.loads((tmp_path / "report.json").read_text())["pairs"]
+    assert pair["runs"] == [1, 2]
+    assert (pair["vae_nll"], pair["iwae_nll"], pair["difference"]["mean"]) == (90.0, 88.0, -2.0)
+    assert pair["difference"]["stderr"] == pytest.approx(1.0 / np.sqrt(3.0))
+    (cells,) = table((tmp_path / "report.md").read_text(), "VAE and IWAE on the same images")
+    assert (cells["difference"], cells["standard error"]) == ("-2.000", "0.577")
+    assert "-2.000" in printed
+
+
+def test_pairs_need_log_likelihoods_of_all_images(tmp_path, undrawn):
+    for name, words in {"vae": ["--objective=vae"], "iwae": []}.items():
+        write_run(tmp_path / name, *words, "--k=5", nll=86.0, images=False)
+    assert "on the same images" not in write_report([tmp_path / "vae", tmp_path / "iwae"], tmp_path / "report")
+
+
+def test_a_report_in_a_file_has_its_pictures_in_a_folder_of_that_name(grid, tmp_path, sketched):
+    out = tmp_path / "docs" / "results.md"
+    assert f"the report is {out}" in write_report(grid, out)
+    written = {path.relative_to(out.parent).as_posix() for path in out.parent.rglob("*.*")}
+    pictures_in_text = set(re.findall(r"\]\(([^)]*)\)", out.read_text()))
+    assert "results/samples.png" in pictures_in_text
+    assert written == {"results.md", *pictures_in_text}
+    write_report(grid[:1], out)  # Again: it replaces the report, and removes pictures that it lacks.
+    assert not (out.parent / "results" / "samples.png").exists()
+    other = tmp_path / "thesis.md"
+    other.write_text("# My thesis")
+    assert "holds something other than a report" in refused(grid[:1], other)
+    assert other.read_text() == "# My thesis"
+
+
 def test_missing_and_unfinished_cells(written):
     rows = table((written[0] / "report.md").read_text(), "mnist")
     missing = row(rows, layers="2", k="1")
@@ -462,8 +504,8 @@ def test_a_folder_that_is_not_a_report_is_refused_and_left_alone(grid, tmp_path)
     assert "holds something other than a report" in refused(grid[:1], foreign)
     assert (foreign / "report.md").read_text() == "# My own report\n"
     assert "is a file" in refused(grid[:1], foreign / "thesis.tex")
-    assert "cannot be a folder" in refused(grid[:1], foreign / "thesis.tex" / "report")
-    assert "cannot be a folder" in refused(grid[:1], tmp_path / ("x" * 300))
+    assert "cannot be written" in refused(grid[:1], foreign / "thesis.tex" / "report")
+    assert "cannot be written" in refused(grid[:1], tmp_path / ("x" * 300))
     assert "--out= is empty" in refused(grid[:1], "")
     assert {path.name for path in foreign.iterdir()} == {"thesis.tex", "report.md"}
 

@@ -1,13 +1,12 @@
 """Compares runs with each other and with the paper: `python -m iwae_tf.report runs/*`.
 
-The report is a folder with report.md and its pictures. The runs may be unfinished or copied from elsewhere; they are
+The report is report.md and its pictures. The runs may be unfinished or copied from elsewhere; they are
 not changed.
 """
 
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 
 from iwae_tf.errors import UserError
@@ -22,8 +21,13 @@ from iwae_tf.runtime import files
 class ReportOptions:
     """The flags of this command."""
 
-    out: str = flag("runs/report", "The folder for report.md and its pictures.", parse=parse_folder)
-    json: bool = flag(False, "Also write the contents of report.md as report.json.")
+    out: str = flag(
+        "runs/report",
+        "The folder for report.md and its pictures; or a file such as docs/results.md, whose pictures are in "
+        "docs/results/.",
+        parse=parse_folder,
+    )
+    json: bool = flag(False, "Also write the contents of the report as JSON, beside its text.")
 
 
 _command_line = CommandLine(ReportOptions, __doc__, takes_words=True)
@@ -32,29 +36,29 @@ _command_line = CommandLine(ReportOptions, __doc__, takes_words=True)
 def main(argv: Sequence[str]) -> None:
     """Reads the runs, writes the report, and prints its tables."""
     options, run_dirs = _parse(argv)
-    out = pathlib.Path(options.out)
+    place = folder.Place.of(options.out)
     runs = reported_run.read(run_dirs)
-    with folder.refusing_failures(out):
-        folder.refuse_folder(out, run_dirs)
+    with place.refusing_failures():
+        place.check(run_dirs)
     from iwae_tf.report.pictures import report_pictures  # Importing matplotlib takes a while.
 
     groups = reported_run.group_seeds(runs)
     content = rows.contents(runs, groups)
     pictures = report_pictures(runs, groups)
-    with folder.refusing_failures(out):
-        out.mkdir(parents=True, exist_ok=True)
-    # The text is written first: it marks the folder as a report, should the drawing be interrupted.
-    files.write_atomically(out / "report.md", text.report_text(content, pictures).encode())
+    with place.refusing_failures():
+        place.pictures.mkdir(parents=True, exist_ok=True)
+    # The text is written first: it marks the place as a report, should the drawing be interrupted.
+    files.write_atomically(place.text, text.report_text(content, pictures, place.link).encode())
     drawn = {picture.name: picture.draw for picture in pictures if picture.draw}
-    folder.remove_old(out, drawn)
+    place.remove_old(drawn)
     for name, draw in drawn.items():
-        draw(out / name)
+        draw(place.pictures / name)
     if options.json:
         captions = [{"heading": p.heading, "caption": p.caption, "file": p.name or None} for p in pictures]
         content |= {"pictures": captions}
-        files.write_atomically(out / "report.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        files.write_atomically(place.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     print("\n".join(text.console_lines(content)))
-    print(f"the report is {out / 'report.md'}")
+    print(f"the report is {place.text}")
 
 
 def _parse(argv: Sequence[str]) -> tuple[ReportOptions, list[str]]:
@@ -62,7 +66,7 @@ def _parse(argv: Sequence[str]) -> tuple[ReportOptions, list[str]]:
     options, _, words = _command_line.parse(argv)
     # The last report may match runs/* too.
     folders = [os.path.expanduser(word) for word in words]
-    run_dirs = [path for path in folders if not folder.is_report(pathlib.Path(path))]
+    run_dirs = [path for path in folders if not folder.Place.of(path).is_report()]
     if not run_dirs:
         raise UserError("No run directory was given; give those to report on, such as runs/*.")
     if not options.out:

@@ -1,6 +1,7 @@
-"""The folder of a report: which files belong to it, and which folders must not be touched."""
+"""Where a report lies: which files belong to it, and which folders must not be touched."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import re
@@ -9,63 +10,91 @@ from collections.abc import Container, Iterable, Iterator
 from iwae_tf.errors import UserError
 from iwae_tf.report import text
 
-# The files of a report, besides report.md; those of an earlier report are removed.
+# The files of a report, besides its text; those of an earlier report are removed.
 _REPORT_FILES = re.compile(r"report\.json|(samples|reconstructions|(learning_curves|nll|active_units)(_\d+)?)\.png")
 
 
-@contextlib.contextmanager
-def refusing_failures(out: pathlib.Path) -> Iterator[None]:
-    """Turns an `OSError` within it into a `UserError` about the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be a folder ({error.strerror}); give another --out.") from error
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """The place of a report.
 
-
-def refuse_folder(out: pathlib.Path, run_dirs: Iterable[str]) -> None:
-    """Checks that a report may be written to a folder.
-
-    Args:
-      out: the folder, which may not exist yet.
-      run_dirs: the run directories, which must not be changed.
-
-    Raises:
-      UserError: the folder holds something other than a report, or is within a run directory.
+    Attributes:
+      out: what was asked for: a folder, or a Markdown file.
+      text: the Markdown file.
+      pictures: the folder of the pictures.
     """
-    resolved = pathlib.Path(os.path.realpath(out))
-    for path in run_dirs:
-        if pathlib.Path(os.path.realpath(path)) in (resolved, *resolved.parents):
-            raise UserError(
-                f"--out={out} lies in the run directory {path}, which must not be changed; give another --out."
-            )
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file, not a folder; give another --out.")
-    # An interrupted write leaves a .report.md.* behind.
-    entries = set(out.iterdir()) - set(out.glob(".report.md.*")) if out.exists() else set()
-    if entries and not is_report(out):
-        raise UserError(f"--out={out} holds something other than a report; give another --out.")
-    folders = sorted(path.name for path in _report_files(out) if path.is_dir())
-    if folders:
-        raise UserError(
-            f"{out / folders[0]} is a folder, but the report has a file of this name; remove it or give another --out."
-        )
 
+    out: pathlib.Path
+    text: pathlib.Path
+    pictures: pathlib.Path
 
-def is_report(out: pathlib.Path) -> bool:
-    """Whether a folder holds a report, and not just any report.md."""
-    if not os.path.isfile(out / "report.md"):
+    @classmethod
+    def of(cls, out: str) -> "Place":
+        """Returns the place of --out: FOLDER/report.md with its pictures beside it, or FILE.md with those in FILE/."""
+        path = pathlib.Path(out)
+        if path.suffix == ".md":
+            return cls(path, path, path.with_suffix(""))
+        return cls(path, path / "report.md", path)
+
+    @property
+    def json(self) -> pathlib.Path:
+        """The file of --json."""
+        return self.text.with_suffix(".json")
+
+    def link(self, picture: str) -> str:
+        """Returns the path of a picture in the text."""
+        return (self.pictures / picture).relative_to(self.text.parent).as_posix()
+
+    def is_report(self) -> bool:
+        """Whether there is a report, and not just any Markdown file."""
+        if not os.path.isfile(self.text):
+            return False
+        with contextlib.suppress(OSError), self.text.open(encoding="utf-8", errors="replace") as file:
+            return file.read(len(text.BEGINNING)) == text.BEGINNING
         return False
-    with contextlib.suppress(OSError), (out / "report.md").open(encoding="utf-8", errors="replace") as file:
-        return file.read(len(text.BEGINNING)) == text.BEGINNING
-    return False
 
+    @contextlib.contextmanager
+    def refusing_failures(self) -> Iterator[None]:
+        """Turns an `OSError` within it into a `UserError` about the place."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"--out={self.out} cannot be written ({error.strerror}); give another --out.") from error
 
-def remove_old(out: pathlib.Path, kept: Container[str]) -> None:
-    """Removes the files of an earlier report, except those with a name in `kept`."""
-    for path in _report_files(out):
-        if path.name not in kept:
-            path.unlink(missing_ok=True)
+    def check(self, run_dirs: Iterable[str]) -> None:
+        """Checks that a report may be written here.
 
+        Args:
+          run_dirs: the run directories, which must not be changed.
 
-def _report_files(out: pathlib.Path) -> list[pathlib.Path]:
-    return [path for path in out.glob("*") if _REPORT_FILES.fullmatch(path.name)]
+        Raises:
+          UserError: there is something other than a report, or this is within a run directory.
+        """
+        resolved = pathlib.Path(os.path.realpath(self.pictures))
+        for path in run_dirs:
+            if pathlib.Path(os.path.realpath(path)) in (resolved, *resolved.parents):
+                raise UserError(
+                    f"--out={self.out} lies in the run directory {path}, which must not be changed; give another --out."
+                )
+        if self.pictures.exists() and not self.pictures.is_dir():
+            raise UserError(f"{self.pictures} is a file, not a folder; give another --out.")
+        # An interrupted write leaves a .report.md.* behind.
+        interrupted = set(self.pictures.glob(f".{self.text.name}.*"))
+        entries = set(self.pictures.iterdir()) - interrupted if self.pictures.exists() else set()
+        if (entries or self.text.exists()) and not self.is_report():
+            raise UserError(f"--out={self.out} holds something other than a report; give another --out.")
+        folders = sorted(path.name for path in self._report_files() if path.is_dir())
+        if folders:
+            raise UserError(
+                f"{self.pictures / folders[0]} is a folder, but the report has a file of this name; remove it or give "
+                "another --out."
+            )
+
+    def remove_old(self, kept: Container[str]) -> None:
+        """Removes the files of an earlier report, except those with a name in `kept`."""
+        for path in self._report_files():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _report_files(self) -> list[pathlib.Path]:
+        return [path for path in self.pictures.glob("*") if _REPORT_FILES.fullmatch(path.name)]

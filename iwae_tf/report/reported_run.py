@@ -82,6 +82,11 @@ class ReportedRun:
         return self.history[-1]["seconds"] if self.history else 0.0
 
     @property
+    def machine(self) -> str:
+        """What the run was evaluated on, or "" if it is not recorded."""
+        return self.results.machine if self.results and self.results.machine is not UNSET else ""
+
+    @property
     def state(self) -> str:
         """How far the run is, in words."""
         if self.results:
@@ -120,6 +125,16 @@ class ReportedRun:
         if not images.size or max(images.shape) > _MOST_PIXELS or not ((images >= 0.0) & (images <= 1.0)).all():
             return None
         return images
+
+    def log_likelihoods(self) -> np.ndarray | None:
+        """Returns log p(x) of each test image in nats, or None if they are missing or damaged."""
+        if not self.results:
+            return None
+        name = "log_likelihood"
+        values = (files.read_arrays(RunDirectory(self.path).test_log_likelihoods, [name]) or {}).get(name)
+        if values is None or values.shape != (self.results.nll.num_images,) or not np.isfinite(values).all():
+            return None
+        return values
 
 
 def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:
@@ -212,6 +227,23 @@ def group_seeds(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
         seeds[key, run.options.seed] += 1
         groups[key, seeds[key, run.options.seed]].append(run)
     return list(groups.values())
+
+
+def pairs(runs: Sequence[ReportedRun]) -> list[tuple[ReportedRun, ReportedRun]]:
+    """Returns the pairs of a VAE and an IWAE with k > 1 that differ only in the objective and the number of epochs.
+
+    They have the same seed, and were evaluated on the same test images with the same number of samples.
+    """
+    evaluated = [run for run in runs if run.results and run.options.k > 1]
+    vaes, iwaes = ([run for run in evaluated if run.options.objective == name] for name in ("vae", "iwae"))
+    return [(vae, iwae) for vae in vaes for iwae in iwaes if _comparable(vae) == _comparable(iwae)]
+
+
+def _comparable(run):
+    """What both runs of a pair have in common."""
+    different = ("objective", "epochs", "first_epochs", "init_from")
+    recipe = {name: text for name, text in run.recipe.items() if name not in different}
+    return recipe, run.options.seed, run.data.sha256, run.results.nll.num_images, run.results.nll.binarization_seed
 
 
 def differences(groups: Sequence[Sequence[ReportedRun]]) -> list[str]:

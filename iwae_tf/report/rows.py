@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from iwae_tf import paper
+from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import stored
 from iwae_tf.report import markdown, reported_run
 from iwae_tf.report.reported_run import ReportedRun
@@ -21,7 +22,8 @@ def contents(runs: Sequence[ReportedRun], groups: Sequence[Sequence[ReportedRun]
       groups: the same runs, grouped by `reported_run.group_seeds`.
 
     Returns:
-      Plain JSON: "tables", data set -> rows; "other_runs", rows; "runs", one row per run.
+      Plain JSON: "tables", data set -> rows; "pairs", a row per VAE and IWAE with the same recipe; "other_runs", rows;
+      "runs", one row per run.
     """
     present = {run.cell[0] for run in runs if run.cell}
     tables = {name: _table_rows(name, groups) for name in reported_run.GRID_DATASETS if name in present}
@@ -30,7 +32,13 @@ def contents(runs: Sequence[ReportedRun], groups: Sequence[Sequence[ReportedRun]
         for group in groups
         if not group[0].cell
     ]
-    return {"tables": tables, "other_runs": others, "runs": [_run_row(run) for run in runs]}
+    pairs = [_pair_row(vae, iwae) for vae, iwae in reported_run.pairs(runs)]
+    return {
+        "tables": tables,
+        "pairs": [row for row in pairs if row],
+        "other_runs": others,
+        "runs": [_run_row(run) for run in runs],
+    }
 
 
 def _table_rows(dataset: str, groups: Sequence[Sequence[ReportedRun]]) -> list[dict[str, Any]]:
@@ -51,6 +59,24 @@ def _table_rows(dataset: str, groups: Sequence[Sequence[ReportedRun]]) -> list[d
         for group, recipe in zip(in_cell, reported_run.differences(in_cell), strict=True):
             rows.append(row | _group_row(group) | {"recipe": recipe})
     return rows
+
+
+def _pair_row(vae: ReportedRun, iwae: ReportedRun) -> dict[str, Any] | None:
+    """The difference of a VAE and an IWAE on the same test images; None if one has no value for each image."""
+    ours, theirs = iwae.log_likelihoods(), vae.log_likelihoods()
+    if ours is None or theirs is None:
+        return None
+    return {
+        "dataset": iwae.options.dataset,
+        "num_layers": len(iwae.options.latent_dims),
+        "k": iwae.options.k,
+        "seed": iwae.options.seed,
+        "runs": [vae.number, iwae.number],
+        "epochs": [vae.epochs, iwae.epochs],
+        "vae_nll": float(-theirs.mean()),
+        "iwae_nll": float(-ours.mean()),
+        "difference": mean_and_stderr(theirs - ours),
+    }
 
 
 def _group_row(group: Sequence[ReportedRun]) -> dict[str, Any]:
@@ -91,6 +117,7 @@ def _run_row(run: ReportedRun) -> dict[str, Any]:
         "title": run.title,
         "state": run.state,
         "seed": run.options.seed,
+        "machine": markdown.printable(run.machine),
         "command": markdown.printable(stored.command(run.options)),
         "results": _plain_results(run.results) if run.results else None,
         "annealing": msgspec.to_builtins(run.annealing) if run.annealing else None,

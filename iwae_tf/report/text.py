@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iwae_tf import paper
@@ -19,6 +19,10 @@ NLL is the negative log-likelihood of the test images in nats: -L_5000, unless a
 lower is better. For runs that differ only in their seed it is the mean +- the standard deviation over the seeds. For a
 single run it is the NLL +- the standard error over the test images, which also has its own column. "run no." refers to
 the section Commands. "published" is Table 1 of Burda et al. (arXiv:1509.00519), after 3,280 epochs of training."""
+_PAIRS = """\
+A VAE and an IWAE with the same recipe and seed, on the same binarised test images with 5,000 samples each, unless
+another number is given above. The difference is NLL of the IWAE minus NLL of the VAE, so a negative one favours the
+IWAE; its standard error is that of the mean of the differences of single images."""
 _RELIABILITY = """\
 L_k grows with k towards log p(x), so every NLL here is an upper bound. If fewer samples or the corrected value (without
 its bias of order 1/k) differ from all samples, still more samples would lower the NLL. The number of effective samples
@@ -31,24 +35,32 @@ _COMMANDS = (
 Row = dict[str, Any]
 
 
-def report_text(content: dict[str, Any], pictures: Sequence[Picture]) -> str:
+def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Callable[[str], str] = str) -> str:
     """The report as Markdown.
 
     Args:
       content: as `rows.contents` returns it.
       pictures: the pictures, in their order.
+      link: returns the path of a picture, as the text names it.
     """
     runs = content["runs"]
     num_evaluated = sum(run["results"] is not None for run in runs)
     lines = [f"{BEGINNING}{len(runs)}, evaluated: {num_evaluated}.", "", _INTRODUCTION]
     for dataset, rows in content["tables"].items():
         lines += ["", f"## {dataset}", "", *markdown.table(*_paper_table(rows))]
+    if content["pairs"]:
+        lines += ["", "## VAE and IWAE on the same images", "", _PAIRS, ""]
+        lines += markdown.table(*_pairs_table(content["pairs"]))
     if content["other_runs"]:
         lines += ["", "## Other runs", "", "These are not in any table of the paper.", ""]
         lines += markdown.table(*_other_table(content["other_runs"]))
     for picture in pictures:
         lines += ["", f"## {markdown.escape(picture.heading)}", ""]
-        lines += markdown.picture(picture.name, picture.caption) if picture.name else [markdown.escape(picture.caption)]
+        lines += (
+            markdown.picture(link(picture.name), picture.caption)
+            if picture.name
+            else [markdown.escape(picture.caption)]
+        )
     if num_evaluated:
         lines += ["", "## Reliability of the NLL", "", _RELIABILITY, "", *markdown.table(*_reliability_table(runs))]
         lines += ["", "## Versions", "", *_version_lines(runs)]
@@ -65,6 +77,8 @@ def console_lines(content: dict[str, Any]) -> list[str]:
     lines = []
     for dataset, rows in content["tables"].items():
         lines += [f"{dataset}:", *markdown.text_table(*_paper_table(rows)), ""]
+    if content["pairs"]:
+        lines += ["VAE and IWAE on the same images:", *markdown.text_table(*_pairs_table(content["pairs"])), ""]
     if content["other_runs"]:
         lines += ["other runs:", *markdown.text_table(*_other_table(content["other_runs"])), ""]
     return lines
@@ -87,6 +101,27 @@ def _paper_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 "published units": summary.join(row["published_active_units"] or []),
                 **_training_columns(row),
                 "recipe": row.get("recipe", ""),
+            }
+            for row in rows
+        ]
+    )
+
+
+def _pairs_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of pairs, as plain text."""
+    return _without_empty_columns(
+        [
+            {
+                "data set": row["dataset"],
+                "layers": str(row["num_layers"]),
+                "k": str(row["k"]),
+                "seed": str(row["seed"]),
+                "run no.": ", ".join(map(str, row["runs"])),
+                "epochs": " / ".join(f"{epochs:,}" for epochs in dict.fromkeys(row["epochs"])),
+                "VAE": _number(row["vae_nll"]),
+                "IWAE": _number(row["iwae_nll"]),
+                "difference": f"{row['difference']['mean']:+.3f}",
+                "standard error": _number(row["difference"]["stderr"], ".3f"),
             }
             for row in rows
         ]
@@ -226,7 +261,17 @@ def _version_lines(runs: Sequence[Row]) -> list[str]:
 
 def _command_lines(runs: Sequence[Row]) -> list[str]:
     """The numbered runs, and the command that repeats each."""
-    header = ["run", "folder", "model", "seed", "state"]
-    rows = [[str(run["number"]), run["run_dir"], run["title"], str(run["seed"]), run["state"]] for run in runs]
+    table = [
+        {
+            "run": str(run["number"]),
+            "folder": run["run_dir"],
+            "model": run["title"],
+            "seed": str(run["seed"]),
+            "state": run["state"],
+            "machine": run["machine"],
+        }
+        for run in runs
+    ]
+    header, rows = _without_empty_columns(table)
     commands = [line for run in runs for line in (f"# run {run['number']}, seed {run['seed']}", run["command"])]
     return [*markdown.table(header, rows), "", _COMMANDS, "", *markdown.code(commands)]
