@@ -35,6 +35,7 @@ def test_the_cell_depends_on_how_the_images_were_binarised():
     assert summary.cell(parse(), "fixed") is None
     assert summary.cell(parse("--binarization=fixed")) is None
     assert summary.cell(parse("--binarization=fixed"), "stochastic") == place
+    assert summary.cell(parse("--dataset=binarized_mnist")) == ("binarized_mnist", *place[1:])
 
 
 def test_results_of_a_published_cell_are_shown_next_to_the_published_ones():

@@ -37,7 +37,8 @@ def cell(options: Options, binarization: str | UnsetType = UNSET) -> tuple[str, 
       comparable with the paper.
     """
     used = options.binarization if binarization is UNSET else binarization
-    if not has_paper_model(options) or used != "stochastic" or options.max_images:
+    expected = "fixed" if options.dataset == "binarized_mnist" else "stochastic"
+    if not has_paper_model(options) or used != expected or options.max_images:
         return None
     return options.dataset, options.latent_dims, options.objective, options.k
 
