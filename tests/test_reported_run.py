@@ -89,7 +89,7 @@ def test_the_grid_is_the_published_table():
         (["--max_images=10"], None),
         (["--binarization=fixed"], None),
         (["--objective=ciwae"], None),
-        (["--dataset=binarized_mnist"], None),
+        (["--dataset=binarized_mnist"], ("binarized_mnist", (50,), 50, "iwae")),
     ],
 )
 def test_the_cell_of_a_run(words, cell, tmp_path):
