@@ -4,8 +4,9 @@
   python -m iwae_tf.table mnist_iwae_1l_k5 'mnist_vae_*'   some of them, by the names of their flagfiles
   python -m iwae_tf.table --seed=2                         other flags apply to every run; here a second set of runs
 
-The flagfiles are in flags/table/; each run goes to runs/table/CELL_seedN, and the report to runs/table/report. The same
-command continues where it was stopped, and skips finished cells.
+The flagfiles are in flags/table/; each run goes to runs/table/CELL_seedN, and the report to runs/table/report. A cell
+that starts from the weights of another one comes after it, and brings it along. The same command continues where it was
+stopped, and skips finished cells.
 """
 
 import dataclasses
@@ -33,11 +34,15 @@ _DEFAULT_CELLS = "mnist_*"
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of the table: its name, the command line of its run, and the options that this gives."""
+    """A cell of the table: its name, the command line of its run, the options that this gives, and where it starts.
+
+    `origins` are the cells whose weights it starts from, directly or through others; the first one starts at random.
+    """
 
     name: str
     argv: list[str]
     options: Options
+    origins: tuple[str, ...] = ()
 
     @property
     def num_samples(self) -> int:
@@ -58,6 +63,9 @@ def run_table(argv: Sequence[str]) -> None:
     failed = []
     for number, cell in enumerate(cells, start=1):
         try:
+            missing = [other.name for other in failed if other.name in cell.origins]
+            if missing:
+                raise UserError(f"it starts from {missing[0]}, which failed")
             _run_cell(cell, f"cell {number} of {len(cells)}, {cell.name}")
         except UserError as error:
             failed.append(cell)
@@ -85,7 +93,7 @@ def _run_cell(cell, title):
 
 
 def _cells(argv):
-    """The cells that a command line asks for, those with the shortest training first.
+    """The cells that a command line asks for and those that they start from, the shortest training first.
 
     Raises:
       UserError: unknown cells, flags that a run refuses, or run directories that hold something else.
@@ -98,12 +106,29 @@ def _cells(argv):
     if run_dirs:
         raise UserError(f"{run_dirs[0]} cannot be used for a whole table: each cell has its own folder in {_RUNS}/.")
     names = _names([word for word in argv[1:] if not word.startswith("-")] or [_DEFAULT_CELLS])
-    return sorted((_cell(name, flags) for name in names), key=lambda cell: cell.num_samples)
+    origins = {name: _origins(name) for name in names}
+    names = dict.fromkeys([*names, *(other for others in origins.values() for other in others)])
+    cells = [_cell(name, flags) for name in names]
+    return sorted(cells, key=lambda cell: (len(cell.origins), cell.num_samples))
+
+
+def _origins(name):
+    """The cells whose weights a cell starts from, the first of them first."""
+    origin = _flagfile_options(name).init_from
+    return (*_origins(origin), origin) if origin in _known() else ()
+
+
+def _flagfile_options(name, flags=()):
+    return parsing.parse(["main", f"--flagfile={_FLAGFILES / name}.flags", *flags])
+
+
+def _known():
+    return sorted(path.stem for path in _FLAGFILES.glob("*.flags"))
 
 
 def _names(patterns):
     """The cells whose names match."""
-    known = sorted(path.stem for path in _FLAGFILES.glob("*.flags"))
+    known = _known()
     if not known:
         raise UserError(f"There are no flagfiles in {_FLAGFILES}; install iwae_tf again.")
     for pattern in patterns:
@@ -116,10 +141,13 @@ def _names(patterns):
 
 
 def _cell(name, flags):
+    options, origins = _flagfile_options(name, flags), _origins(name)
     argv = ["main", f"--flagfile={_FLAGFILES / name}.flags", *flags]
-    seed = parsing.parse(argv).seed
-    argv.append(f"--run_dir={_RUNS / f'{name}_seed{seed}'}")
-    cell = Cell(name, argv, parsing.parse(argv))
+    argv.append(f"--run_dir={_run_dir(name, options.seed)}")
+    if origins and options.init_from == origins[-1]:
+        # Not the released model of this name: the table is trained from the beginning, with a seed of its own.
+        argv.append(f"--init_from={_run_dir(origins[-1], options.seed)}")
+    cell = Cell(name, argv, parsing.parse(argv), origins)
     if cell.options.overwrite:
         raise UserError(f"--overwrite cannot be used for a whole table; remove the folders in {_RUNS}/ instead.")
     if cell.options.strategy == "multi_worker":
@@ -127,6 +155,10 @@ def _cell(name, flags):
     # Refuse now what would be refused hours later.
     cell.directory().check(stored.run_flags(cell.options))
     return cell
+
+
+def _run_dir(name, seed):
+    return _RUNS / f"{name}_seed{seed}"
 
 
 def run(argv: Sequence[str] | None = None) -> None:

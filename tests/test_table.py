@@ -69,6 +69,60 @@ def test_some_cells_with_further_flags_make_a_set_of_their_own(folder, monkeypat
     assert called == [["main", flagfile, "--seed=2", "--epochs=1", "--run_dir=runs/table/mnist_b_seed2"]]
 
 
+@pytest.fixture
+def chain(folder):
+    """Of mnist_d, which starts from mnist_c, which starts from mnist_b; mnist_a is not needed for it."""
+    for name, words in {
+        "mnist_c": ["--k=2", "--init_from=mnist_b"],
+        "mnist_d": ["--k=1", "--init_from=mnist_c"],
+    }.items():
+        (folder / "cells" / f"{name}.flags").write_text("\n".join([*COMMON, "--noexport", "--epochs=1", *words]))
+
+
+def test_a_cell_brings_those_that_it_starts_from(chain, monkeypatch):
+    called = []
+    monkeypatch.setattr(main, "main", called.append)
+    table.run_table(["table", "mnist_d", "--seed=3"])
+    assert [argv[-1] for argv in called] == [
+        "--run_dir=runs/table/mnist_b_seed3",
+        "--init_from=runs/table/mnist_b_seed3",
+        "--init_from=runs/table/mnist_c_seed3",
+    ]
+    assert [argv[-2] for argv in called[1:]] == [f"--run_dir=runs/table/mnist_{name}_seed3" for name in "cd"]
+
+
+def test_another_origin_may_be_given(chain, monkeypatch):
+    called = []
+    monkeypatch.setattr(main, "main", called.append)
+    table.run_table(["table", "mnist_d", "--init_from=elsewhere"])
+    assert called[-1][-2:] == ["--init_from=elsewhere", "--run_dir=runs/table/mnist_d_seed0"]
+
+
+def test_no_cell_starts_from_one_that_failed(chain, monkeypatch, capsys):
+    called = []
+
+    def fail_at_second(argv):
+        called.append(argv)
+        if len(called) == 2:
+            raise UserError("broke")
+
+    monkeypatch.setattr(main, "main", fail_at_second)
+    with pytest.raises(UserError, match="mnist_c, mnist_d failed"):
+        table.run_table(["table", "mnist_d"])
+    assert len(called) == 2
+    assert "mnist_d: it starts from mnist_c, which failed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_cells_of_a_chain_are_trained(chain, capsys):
+    table.run_table(["table", "mnist_c"])
+    options = stored.read_options(runs.RunDirectory("runs/table/mnist_c_seed0"))
+    assert options.init_from == "runs/table/mnist_b_seed0"
+    capsys.readouterr()
+    table.run_table(["table", "mnist_c"])
+    assert capsys.readouterr().out.count("is finished") == 2
+
+
 def test_a_damaged_cell_does_not_stop_the_others(folder, capsys, monkeypatch):
     called = []
     monkeypatch.setattr(main, "main", called.append)
@@ -133,3 +187,5 @@ def test_the_tables_flagfiles_are_the_cells_of_the_paper():
     for name in names:
         ours, papers = (parsing.parse(["main", f"--flagfile={flags / kind / name}"]) for kind in ("table", "paper"))
         assert summary.cell(ours, "stochastic") == summary.cell(papers, "stochastic") is not None
+        origins = table._origins(name.removesuffix(".flags"))
+        assert len(origins) == {1: 0, 5: 1, 50: 2}[ours.k]

@@ -52,7 +52,6 @@ def has_paper_model(options: Options) -> bool:
         "inference": "bottom_up",
         "activation": "tanh",
         "batch_norm": False,
-        "init_from": "",
     }
     return (
         options.hidden_dims == paper.hidden_dims(num_layers)
@@ -75,6 +74,8 @@ def table(options: Options, results: Results) -> str:
         rows.append(("published (Burda et al.)", f"{published.nll:.2f}", join(published.active_units)))
         share = training.epochs / paper.EPOCHS
         epochs = f"{training.epochs:,} of the paper's {paper.EPOCHS:,} epochs ({share:.1%})"
+    if options.init_from:
+        epochs += f" from {options.init_from} on"
     lines = [f"{name:<39} {value:<24}{units}" for name, value, units in rows]
     if results.bits_per_dimension is not UNSET:
         lines.append(f"{'':<39} {results.bits_per_dimension:.3f} bits per dimension")

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -82,6 +83,11 @@ class ReportedRun:
         return self.history[-1]["seconds"] if self.history else 0.0
 
     @property
+    def origin(self) -> str:
+        """The name of the run or model that this one started from, without its seed, or ""."""
+        return re.sub(r"_seed\d+$", "", pathlib.PurePath(self.options.init_from).name)
+
+    @property
     def machine(self) -> str:
         """What the run was evaluated on, or "" if it is not recorded."""
         return self.results.machine if self.results and self.results.machine is not UNSET else ""
@@ -107,6 +113,7 @@ class ReportedRun:
         recipe = stored.run_flags(self.options) | {"nll_samples": str(self.options.nll_samples)}
         if self.cell and self.options.k == 1:
             recipe["objective"] = "iwae"
+        recipe["init_from"] = self.origin
         return {name: text for name, text in recipe.items() if name not in ("seed", *MOVING_SETTINGS)}
 
     def images(self, name: str) -> np.ndarray | None:
@@ -243,6 +250,7 @@ def _comparable(run):
     """What both runs of a pair have in common."""
     different = ("objective", "epochs", "first_epochs", "init_from")
     recipe = {name: text for name, text in run.recipe.items() if name not in different}
+    recipe["init_from"] = run.origin.replace("_vae_", "_iwae_")  # Each may have started from its own kind.
     return recipe, run.options.seed, run.data.sha256, run.results.nll.num_images, run.results.nll.binarization_seed
 
 

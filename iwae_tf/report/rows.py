@@ -88,6 +88,7 @@ def _group_row(group: Sequence[ReportedRun]) -> dict[str, Any]:
         "state": first.state,
         "epochs": first.epochs,
         "planned_epochs": first.options.num_epochs,
+        "origin": first.origin,
         "minutes": float(np.mean([run.seconds for run in group])) / 60.0,
     }
     results = [run.results for run in group if run.results]

@@ -18,7 +18,8 @@ _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats: -L_5000, unless another number of samples is given;
 lower is better. For runs that differ only in their seed it is the mean +- the standard deviation over the seeds. For a
 single run it is the NLL +- the standard error over the test images, which also has its own column. "run no." refers to
-the section Commands. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for
+the section Commands. "started from" is the model whose weights the training began with, after its own epochs and
+minutes. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for
 binarized_mnist, after 3,280 epochs of training."""
 _PAIRS = """\
 A VAE and an IWAE with the same recipe and seed, on the same binarised test images with 5,000 samples each, unless
@@ -184,9 +185,13 @@ def _active_units(row: Row) -> str:
 
 def _training_columns(row: Row) -> dict[str, str]:
     if "epochs" not in row:
-        return {"epochs": "", "minutes": ""}
+        return {"started from": "", "epochs": "", "minutes": ""}
     planned = "" if row["epochs"] == row["planned_epochs"] else f" of {row['planned_epochs']:,}"
-    return {"epochs": f"{row['epochs']:,}{planned}", "minutes": f"{row['minutes']:,.1f}"}
+    return {
+        "started from": row["origin"],
+        "epochs": f"{row['epochs']:,}{planned}",
+        "minutes": f"{row['minutes']:,.1f}",
+    }
 
 
 def _reliability_table(runs: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
