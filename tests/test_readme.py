@@ -134,12 +134,12 @@ def test_the_index_lists_every_page():
 
 
 def test_every_flag_that_is_mentioned_exists():
-    from iwae_tf import ais, gradients, impute, prune, score
+    from iwae_tf import ais, gradients, impute, prune, release, score
     from iwae_tf.experiment.flags import Options
     from iwae_tf.report.command import ReportOptions
 
     kinds = (Options, ReportOptions, prune.PruneOptions, gradients.GradientOptions, ais.AnnealingOptions)
-    kinds += (score.ScoreOptions, impute.ImputeOptions)
+    kinds += (score.ScoreOptions, impute.ImputeOptions, release.ReleaseOptions)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     # Flags of the parser, of iwae-tf, and of the benchmarks.
     known |= {"help", "flagfile", "version", "seconds", "layers", "growth_k"}
