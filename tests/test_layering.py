@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -71,8 +72,8 @@ def test_the_setup_lists_every_package():
     """setuptools cannot find them, since the flagfiles and models are outside of the package's folder."""
     packages = {"iwae_tf", "iwae_tf.flags", "iwae_tf.released_models"}
     packages |= {f"iwae_tf.{path.parent.name}" for path in FOLDER.glob("*/__init__.py")}
-    listed = re.search(r"^packages =\n((?:    .*\n)+)", (FOLDER.parent / "setup.cfg").read_text(), re.MULTILINE)[1]
-    assert set(listed.split()) == packages
+    settings = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
+    assert set(settings["tool"]["setuptools"]["packages"]) == packages
 
 
 def test_importing_the_package_is_instant():

@@ -34,12 +34,15 @@ def wheel(source, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_wheel_has_every_module_the_flagfiles_and_mnist(wheel):
+def test_the_wheel_has_every_module_the_flagfiles_the_models_and_mnist(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "iwae_tf").rglob("*.py")}
     assert modules <= names
     flagfiles = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "flags").rglob("*.flags")}
     assert {f"iwae_tf/{name}" for name in flagfiles} <= names
+    released = {path.relative_to(CHECKOUT / "models").as_posix() for path in (CHECKOUT / "models").glob("*/*")}
+    assert released
+    assert {f"iwae_tf/released_models/{name}" for name in released} <= names
     assert {"iwae_tf/py.typed", "iwae_tf/datasets/mnist/train-images-idx3-ubyte.xz"} <= names
 
 
@@ -57,6 +60,16 @@ def test_the_table_is_found_from_an_installed_wheel(wheel, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_released_model_is_found_in_an_installed_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+    code += "import iwae_tf; from iwae_tf.runs import released\n"
+    code += "print(released.folder()); print(len(iwae_tf.load('mnist_iwae_1l_k1').variables_of_networks))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-2:] == [str(tmp_path / "site" / "iwae_tf" / "released_models"), "14"]
+
+
+@pytest.mark.slow
 def test_the_source_distribution_has_the_tests_and_their_data(source, tmp_path):
     code = "import sys, setuptools.build_meta as build; build.build_sdist(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True, cwd=source)
@@ -65,7 +78,7 @@ def test_the_source_distribution_has_the_tests_and_their_data(source, tmp_path):
         names = {name.partition("/")[2] for name in files.getnames()}
     folders = [
         path.relative_to(source)
-        for folder in ("tests", "flags", "iwae_tf", "docs")
+        for folder in ("tests", "flags", "models", "iwae_tf", "docs")
         for path in (source / folder).rglob("*")
     ]
     needed = {path.as_posix() for path in folders if (source / path).is_file() and "egg-info" not in str(path)}
