@@ -287,7 +287,7 @@ class RunDirectory:
     def _stored_settings(self):
         """The settings of the run in the folder, or {} for an empty folder."""
         if not self.flags.exists():
-            if self.path.is_dir() and set(self.path.iterdir()) - set(self._temporaries()):
+            if self.path.is_dir() and set(self.path.iterdir()) - {*self._temporaries(), self._lock.file}:
                 raise UserError(
                     f"{self.path} holds something other than a run (it has no flags.txt); choose another run directory."
                 )

@@ -1,8 +1,9 @@
 """The lock of a folder in which one process at a time may work."""
 
-import fcntl
-import os
+import pathlib
 import sys
+
+import filelock
 
 from iwae_tf.errors import UserError
 
@@ -12,35 +13,34 @@ class FolderLock:
 
     Args:
       path: the folder, which has to exist when the lock is taken.
+
+    Attributes:
+      file: the file that is locked; it may stay in the folder.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path):
+        self.file = path / ".lock"
         self._path = path
-        self._descriptor = None
+        self._lock = filelock.FileLock(self.file, timeout=0, thread_local=False)
 
-    def take(self):
+    def take(self) -> None:
         """Takes the lock, if this object does not hold it already.
 
         Raises:
           UserError: another process holds it.
         """
-        if self._descriptor is not None:
+        if self._lock.is_locked:
             return
-        descriptor = os.open(self._path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
+            self._lock.acquire()
+        except filelock.Timeout as error:
             raise UserError(
                 f"Another process is working in {self._path}; wait until it ends, or choose another run directory."
             ) from error
-        except OSError as error:
+        except NotImplementedError:
             # Some network file systems have no locks.
-            print(f"iwae_tf: cannot lock {self._path} ({error.strerror}); start one process only", file=sys.stderr)
-        self._descriptor = descriptor
+            print(f"iwae_tf: cannot lock {self._path}; start one process only", file=sys.stderr)
 
-    def release(self):
+    def release(self) -> None:
         """Releases the lock."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._lock.release()
