@@ -17,10 +17,10 @@ from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr, quantiles
 from iwae_tf.experiment import build, command, stored
 from iwae_tf.experiment import summary as summary_texts
-from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.flags import flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runs import results as formats
-from iwae_tf.runtime import files, progress, signals
+from iwae_tf.runtime import console, files, progress, signals
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class AnnealingOptions:
     nll_samples: int = flag(5000, "Importance samples of the L_k to compare with.", at_least=1, at_most=10**9)
     bidirectional: bool = flag(False, "Also enclose log p(x) of images that are drawn from the model.")
     seed: int = flag(0, "Seed of the chains and of the drawn images.", at_least=0, at_most=2**31 - 1)
+    json: bool = json_flag()
 
 
 _command_line = CommandLine(AnnealingOptions, __doc__)
@@ -69,8 +70,8 @@ def main(argv: Sequence[str]) -> None:
         content = summary(options, model.num_steps, measured)
         _write(run, content, measured, curves)
         run.unfinished_annealing.unlink(missing_ok=True)
-        print(table(content))
-        print(f"in {progress.duration(time.monotonic() - start)}; see {run.figures / 'ais.png'}")
+        print(formats.to_json(content).decode().rstrip() if options.json else table(content))
+        console.note(f"in {progress.duration(time.monotonic() - start)}; see {run.figures / 'ais.png'}")
 
 
 def _measure(options, run, model, x):
@@ -90,7 +91,7 @@ def _measure(options, run, model, x):
         identity={**_flags(options, "nll_samples"), "steps": model.num_steps},
     )
     counts = f"{len(x):,} images, {options.num_chains} chains, {options.num_temperatures:,} temperatures"
-    print(f"{counts}; compiling takes some seconds")
+    console.note(f"{counts}; compiling takes some seconds")
     chains = measurement.measure(sets)
     estimates = {images.name: log_likelihood.evaluate_images(model, images.x, options.nll_samples) for images in sets}
     measured = {

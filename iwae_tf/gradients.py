@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from iwae_tf import compatibility
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, checks, command, stored
-from iwae_tf.experiment.flags import flag, parse_folder, parse_integers
+from iwae_tf.experiment.flags import flag, json_flag, parse_folder, parse_integers
 from iwae_tf.experiment.parsing import CommandLine
-from iwae_tf.runtime import files, progress
+from iwae_tf.runtime import console, files, progress
 
 _NETWORKS = ("inference", "generative")
 
@@ -32,6 +32,7 @@ class GradientOptions:
     images: int = flag(20, "Test images that a gradient is averaged over.", at_least=1)
     resampled: int = flag(5, "Samples of the estimator of that name, at most k.", at_least=1)
     seed: int = flag(0, "Seed of all draws.", at_least=0, at_most=2**31 - 1)
+    json: bool = json_flag()
 
 
 _command_line = CommandLine(GradientOptions, __doc__)
@@ -54,11 +55,12 @@ def main(argv: Sequence[str]) -> None:
         x, source = _load(options, run_options, run)
         rows = [row for k in options.k for row in _measure(source, dataclasses.replace(run_options, k=k), x, options)]
         state = "untrained" if options.fresh else "trained"
-        print(f"{state} model of {run.path}, {options.draws} draws of {len(x)} images, seed {options.seed}:")
-        print(table(rows))
-        _write(options, run, rows, len(x))
+        console.note(f"{state} model of {run.path}, {options.draws} draws of {len(x)} images, seed {options.seed}:")
+        content = _content(options, rows, len(x))
+        _write(run, content)
+        print(json.dumps(content, indent=2) if options.json else table(rows))
         seconds = progress.duration(time.monotonic() - start)
-        print(f"in {seconds}; see {run.figures / 'gradients.png'}")
+        console.note(f"in {seconds}; see {run.figures / 'gradients.png'}")
 
 
 def _load(options, run_options, run):
@@ -79,7 +81,7 @@ def _measure(source, run_options, x, options):
     """The rows of one k."""
     from iwae_tf.evaluation import gradient_moments
 
-    progress.StatusLine().keep(f"measuring k = {run_options.k}; compiling takes some seconds")
+    console.note(f"measuring k = {run_options.k}; compiling takes some seconds")
     model = _with_samples(source, run_options, options.resampled)
     names = _compatible_estimators(run_options, model.num_resampled)
     measured = gradient_moments.measure(model, names, x, options.draws, options.seed)
@@ -90,20 +92,24 @@ def _measure(source, run_options, x, options):
     ]
 
 
-def _write(options, run, rows, num_images):
+def _write(run, content):
     """Writes gradients.json and the figure."""
     from iwae_tf import figures
 
     run.figures.mkdir(exist_ok=True)
-    figures.save_gradients(run.figures / "gradients.png", rows)
-    content = {
+    figures.save_gradients(run.figures / "gradients.png", content["rows"])
+    files.write_atomically(run.gradients, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _content(options, rows, num_images):
+    """The content of gradients.json."""
+    return {
         "trained": not options.fresh,
         "draws": options.draws,
         "images": num_images,
         "seed": options.seed,
         "rows": rows,
     }
-    files.write_atomically(run.gradients, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def table(rows: Sequence[dict]) -> str:

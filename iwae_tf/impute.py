@@ -6,6 +6,7 @@ values are not changed.
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Sequence
 
@@ -13,9 +14,9 @@ import numpy as np
 
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import command, new_data
-from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.flags import flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
-from iwae_tf.runtime import files, progress
+from iwae_tf.runtime import console, files, progress
 
 _FEW_SAMPLES = 10
 
@@ -34,6 +35,7 @@ class ImputeOptions:
     )
     num_samples: int = flag(5000, "Importance samples for each row.", at_least=1, at_most=10**9)
     seed: int = flag(0, "Seed of the samples.", at_least=0, at_most=2**31 - 1)
+    json: bool = json_flag()
 
 
 _command_line = CommandLine(ImputeOptions, __doc__)
@@ -56,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{options.data} has no missing values, so there is nothing to impute.")
     model = new_data.load_model(run, new)
     share = np.isnan(new.x).mean()
-    print(f"{incomplete:,} of {len(new.x):,} rows of {new.name} have missing values, {share:.1%} of all", flush=True)
+    console.note(f"{incomplete:,} of {len(new.x):,} rows of {new.name} have missing values, {share:.1%} of all")
     countdown = progress.Countdown(incomplete, noun="rows")
     found = imputation.impute(
         model,
@@ -69,13 +71,27 @@ def main(argv: Sequence[str]) -> None:
     _write(output, found, new)
     sizes = found.effective_sample_size[~np.isnan(found.effective_sample_size)]
     few = int(np.sum(sizes < _FEW_SAMPLES))
+    if options.json:
+        print(json.dumps(_plain(found, sizes, output)))
+        return
     if np.any(sizes == 0.0):
         rows = ", ".join(str(i + 1) for i in np.flatnonzero(found.effective_sample_size == 0.0)[:10])
         print(f"{np.sum(sizes == 0.0):,} rows keep their gaps, as their other values are too far from the data: {rows}")
     print(f"effective sample size: median {np.median(sizes):.0f}; below {_FEW_SAMPLES} in {few:,} rows")
     if few > len(sizes) / 2:
         print("most rows rest on few samples: a larger --num_samples is more exact")
-    print(f"in {progress.duration(time.monotonic() - start)}; see {output}")
+    console.note(f"in {progress.duration(time.monotonic() - start)}; see {output}")
+
+
+def _plain(found, sizes, output):
+    """What --json prints."""
+    return {
+        "rows": len(found.x),
+        "imputed_rows": int(np.sum(sizes > 0.0)),
+        "rows_that_keep_their_gaps": int(np.sum(sizes == 0.0)),
+        "effective_sample_size": {"median": float(np.median(sizes))},
+        "file": str(output),
+    }
 
 
 def _write(path, found, new):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from iwae_tf.datasets import tables
 from iwae_tf.evaluation import pareto
 from iwae_tf.experiment import build, cluster, command, finished, memory, stored, summary
-from iwae_tf.runtime import signals
+from iwae_tf.runs.results import to_json
+from iwae_tf.runtime import console, signals
 
 
 def main(argv: Sequence[str]) -> None:
@@ -17,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
         run.check(stored.run_flags(options), options.overwrite)
         results = None if options.overwrite else finished.finished_results(options, run)
         if results:
-            print(f"{run.path} is finished, here are its results; use --overwrite to start again.")
+            console.note(f"{run.path} is finished, here are its results; use --overwrite to start again.")
             _print_results(options, results, run)
             return
         if options.khat_images:
@@ -63,6 +64,9 @@ def _run(options, run):
 
 
 def _print_results(options, results, run):
+    if options.json:
+        print(to_json(results).decode().rstrip())
+        return
     print(summary.table(options, results))
     annealing = finished.annealing_of(results, run)
     if annealing:
@@ -78,17 +82,17 @@ def _new_model(options, images):
 def _announce(options, images, data, workers, run):
     """Prints what is trained on which images."""
     if not workers.is_chief:
-        print(f"worker {workers.index + 1} of {workers.count}; the first one writes the files")
+        console.note(f"worker {workers.index + 1} of {workers.count}; the first one writes the files")
         return
     kind = "rows" if images.is_table else "images"
     num_images = f"{len(images.train):,} {kind} of {options.dataset}"
-    print(f"{summary.title(options)} on {num_images}; all files go to {run.path}/")
+    console.note(f"{summary.title(options)} on {num_images}; all files go to {run.path}/")
     if data.num_duplicates:
-        print(f"{data.num_duplicates:,} of the {len(images.test):,} test {kind} are also training {kind}")
+        console.note(f"{data.num_duplicates:,} of the {len(images.test):,} test {kind} are also training {kind}")
     if images.is_table:
         _describe_table(images)
     if options.strategy != "default":
-        print(f"--strategy={options.strategy}: {workers.count} worker{'s'[: workers.count > 1]}, without XLA")
+        console.note(f"--strategy={options.strategy}: {workers.count} worker{'s'[: workers.count > 1]}, without XLA")
 
 
 def _describe_table(table):
@@ -96,9 +100,9 @@ def _describe_table(table):
     values = sum(split.size for split in (table.train, table.validation, table.test))
     missing = f", {table.num_missing / values:.1%} of the values are missing" if table.num_missing else ""
     sizes = f"{len(table.validation):,} rows for validation, {len(table.test):,} for the test"
-    print(f"{len(table.columns)} columns; {sizes}{missing}")
+    console.note(f"{len(table.columns)} columns; {sizes}{missing}")
     for first, second in tables.equal_columns(table.train, table.columns):
-        print(f"columns {first} and {second} have the same values; one of them is enough (see --drop_columns)")
+        console.note(f"columns {first} and {second} have the same values; one of them is enough (see --drop_columns)")
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import build, command, stored
-from iwae_tf.experiment.flags import MOST, flag, parse_folder
+from iwae_tf.experiment.flags import MOST, flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
-from iwae_tf.runtime import files, progress
+from iwae_tf.runtime import console, files, progress
 
 # Training images on which the units are measured.
 _NUM_IMAGES = 10_000
@@ -39,6 +39,7 @@ class PruneOptions:
     nll_samples: int = flag(5000, "Importance samples per image for the NLL.", at_least=1, at_most=MOST)
     images: int = flag(0, "Measure the NLL of the first N test images; 0 uses all.", at_least=0)
     export: bool = flag(True, "Write the smaller model as a SavedModel.")
+    json: bool = json_flag()
 
 
 _command_line = CommandLine(PruneOptions, __doc__)
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         values = _evaluate(pair, observations.fixed(images.test, "test", model.support), options)
         summary = _summary(options, kept, {"before": model, "after": smaller}, values, num_train)
         _write(run, summary, smaller if options.export else None)
-        print(_table(summary, run))
+        print(json.dumps(summary, indent=2) if options.json else _table(summary, run))
 
 
 def _measure_units(model, images, run):
@@ -78,7 +79,7 @@ def _measure_units(model, images, run):
     from iwae_tf.evaluation import units
 
     train = observations.fixed(images.train[:_NUM_IMAGES], "train", model.support)
-    print(f"measuring the units of {run.path} on {len(train):,} training images", flush=True)
+    console.note(f"measuring the units of {run.path} on {len(train):,} training images")
     measured = units.measure(model, train)
     units.refuse_infinite(measured)
     return measured, len(train)
@@ -106,7 +107,7 @@ def _announce(measured, kept, threshold):
         text = f"layer {number}: {removed} of {len(layer.variances)} units have a variance of at most {threshold:g}"
         if not layer.num_active(threshold):
             text = f"layer {number}: no unit has a variance above {threshold:g}; the most active one is kept"
-        print(text, flush=True)
+        console.note(text)
 
 
 def _evaluate(models, test, options):
@@ -116,7 +117,7 @@ def _evaluate(models, test, options):
     test = test[: options.images or None]
     values = {}
     for name, model in models.items():
-        print(f"{name}: evaluating {len(test):,} test images with {options.nll_samples:,} samples each", flush=True)
+        console.note(f"{name}: evaluating {len(test):,} test images with {options.nll_samples:,} samples each")
         countdown = progress.Countdown(len(test))
 
         def report(estimates, countdown=countdown):

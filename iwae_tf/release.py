@@ -9,19 +9,21 @@ A released model is a run directory without what only continues its training. `i
 """
 
 import dataclasses
+import json
 import pathlib
 import shutil
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, command, finished, stored, summary
-from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.flags import flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.report import markdown
 from iwae_tf.runs import released
-from iwae_tf.runtime import files, progress
+from iwae_tf.runtime import console, files, progress
 
 # An NLL that is measured again may differ by this many standard errors, and by the rounding of another processor.
 _STDERRS, _ROUNDING = 4.0, 1e-3
@@ -37,6 +39,7 @@ class ReleaseOptions:
     add: str = flag("", "Release the finished run in this folder.", parse=parse_folder)
     name: str = flag("", "With --add: the name of the model, by default that of the folder.")
     folder: str = flag("models", "With --add: where to put it.", parse=parse_folder)
+    json: bool = json_flag()
 
 
 _command_line = CommandLine(ReleaseOptions, __doc__)
@@ -55,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     elif options.verify:
         _verify(options)
     else:
-        print("\n".join(_list()))
+        print(json.dumps(_plain(), indent=2) if options.json else "\n".join(_list()))
 
 
 def _list():
@@ -72,13 +75,26 @@ def _list():
     ]
 
 
+def _plain():
+    """What --json prints: the results of each model, without the long lists."""
+    left_out = ("units", "flags", "versions")
+    models = {name: msgspec.to_builtins(_read(name)[1]) for name in released.names()}
+    return {name: {key: v for key, v in results.items() if key not in left_out} for name, results in models.items()}
+
+
 def _row(name):
+    options, results = _read(name)
+    units = summary.join(results.active_units.per_layer)
+    return name, options.dataset, summary.title(options), summary.with_stderr(results.nll), units
+
+
+def _read(name):
+    """The options and results of a released model."""
     run = build.run_directory(released.folder() / name)
     options, results = stored.read_options(run), run.read_results()
     if results is None:
         raise UserError(f"{run.path} has no {run.results.name}; install iwae_tf again.")
-    units = summary.join(results.active_units.per_layer)
-    return name, options.dataset, summary.title(options), summary.with_stderr(results.nll), units
+    return options, results
 
 
 def _add(options):
@@ -130,7 +146,7 @@ def _verify(options):
     images, model = build.load_images_of(run, options.data_dir), build.load(run)
     x = observations.fixed(images.test[: options.images or None], "test", model.support)
     num_samples = results.nll.num_samples
-    print(f"{options.verify}: measuring {len(x):,} test images with {num_samples:,} samples each", flush=True)
+    console.note(f"{options.verify}: measuring {len(x):,} test images with {num_samples:,} samples each")
     countdown = progress.Countdown(len(x))
     again = log_likelihood.evaluate_images(
         model, x, num_samples, report=lambda done: countdown.update(len(done), _nll(done.log_likelihoods))

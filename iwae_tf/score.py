@@ -6,6 +6,7 @@ of independent values, does not favour them, and is the better score of anomalie
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Sequence
 
@@ -13,10 +14,10 @@ import numpy as np
 
 from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import build, command, new_data, stored
-from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.flags import flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runs.results import Mean
-from iwae_tf.runtime import files, progress
+from iwae_tf.runtime import console, files, progress
 
 _FEW_SAMPLES = 10
 
@@ -37,6 +38,7 @@ class ScoreOptions:
     )
     num_samples: int = flag(5000, "Importance samples for each row.", at_least=1, at_most=10**9)
     seed: int = flag(0, "Seed of the samples.", at_least=0, at_most=2**31 - 1)
+    json: bool = json_flag()
 
 
 _command_line = CommandLine(ScoreOptions, __doc__)
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     start = time.monotonic()
     new = new_data.read(run, options.data, options.data_dir)
     model = new_data.load_model(run, new)
-    print(f"scoring {len(new.x):,} rows of {new.name} with {options.num_samples:,} samples each", flush=True)
+    console.note(f"scoring {len(new.x):,} rows of {new.name} with {options.num_samples:,} samples each")
     countdown = progress.Countdown(len(new.x), noun="rows")
 
     def report(finished):
@@ -74,8 +76,8 @@ def main(argv: Sequence[str]) -> None:
         columns["test_share"] = np.searchsorted(np.sort(test), scores) / len(test)
     _write(output, columns)
     figures.save_scores(output.with_suffix(".png"), scores, test, new.name)
-    print(_summary(columns, new))
-    print(f"in {progress.duration(time.monotonic() - start)}; see {output} and {output.with_suffix('.png')}")
+    print(json.dumps(_plain(columns, output)) if options.json else _summary(columns, new))
+    console.note(f"in {progress.duration(time.monotonic() - start)}; see {output} and {output.with_suffix('.png')}")
 
 
 def _test_scores(run):
@@ -93,6 +95,19 @@ def _write(path, columns):
     rows = zip(*columns.values(), strict=True)
     lines += [f"{i}," + ",".join(f"{value:.8g}" for value in row) for i, row in enumerate(rows, start=1)]
     files.write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def _plain(columns, output):
+    """What --json prints: the mean over the rows with a finite log p(x), and where the scores of all rows are."""
+    scores = columns["log_likelihood"]
+    finite = scores[np.isfinite(scores)]
+    return {
+        "rows": len(scores),
+        "log_likelihood": mean_and_stderr(finite) if len(finite) else None,
+        "rows_without_finite_log_likelihood": len(scores) - len(finite),
+        "effective_sample_size": {"median": float(np.median(columns["effective_sample_size"]))},
+        "file": str(output),
+    }
 
 
 def _summary(columns, new):

@@ -21,6 +21,7 @@ from iwae_tf.experiment import build, finished, parsing, stored
 from iwae_tf.experiment.command import run_command
 from iwae_tf.experiment.flags import Options
 from iwae_tf.report import command as report
+from iwae_tf.runtime import console
 
 _PACKAGE = pathlib.Path(__file__).parent
 # A wheel has the flagfiles inside the package, a checkout next to it.
@@ -59,8 +60,8 @@ class Cell:
 def run_table(argv: Sequence[str]) -> None:
     """Runs each cell as `iwae_tf.main` does, then writes the report."""
     cells = _cells(argv)
-    print(f"cells: {', '.join(cell.name for cell in cells)}")
-    failed = []
+    console.note(f"cells: {', '.join(cell.name for cell in cells)}")
+    failed: list[Cell] = []
     for number, cell in enumerate(cells, start=1):
         try:
             missing = [other.name for other in failed if other.name in cell.origins]
@@ -69,14 +70,13 @@ def run_table(argv: Sequence[str]) -> None:
             _run_cell(cell, f"cell {number} of {len(cells)}, {cell.name}")
         except UserError as error:
             failed.append(cell)
-            print(f"iwae_tf: {cell.name}: {error}", file=sys.stderr)
+            console.warn(f"{cell.name}: {error}")
     started = [cell.options.run_dir for cell in cells if cell not in failed and cell.directory().flags.exists()]
     # Those of earlier commands, so that a report of some cells does not replace one of all.
     broken = [pathlib.Path(cell.options.run_dir) for cell in failed]
     finished_runs = [results.parent for results in sorted(_RUNS.glob("*/results.json"))]
     earlier = [str(path) for path in finished_runs if path not in broken]
     if started or earlier:
-        print()
         report.main(["report", *started, *earlier, f"--out={_REPORT}", "--json"])
     if failed:
         names = ", ".join(cell.name for cell in failed)
@@ -86,9 +86,9 @@ def run_table(argv: Sequence[str]) -> None:
 def _run_cell(cell, title):
     """Trains and evaluates a cell, unless that is done."""
     if finished.finished_results(cell.options, cell.directory()):
-        print(f"{title}, is finished")
+        console.note(f"{title}, is finished")
         return
-    print(f"\n{title}", flush=True)
+    console.note(f"\n{title}")
     main.main(cell.argv)
 
 

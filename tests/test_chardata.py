@@ -94,7 +94,7 @@ def test_chardata_is_downloaded_once(chardata_folder, cache, monkeypatch, capfd)
     assert path.read_bytes() == content
     assert path.stat().st_mode & 0o777 == 0o644
     out, err = capfd.readouterr()
-    assert (out, err) == (f"downloading {address}/chardata.mat\n", "")
+    assert (out, err) == ("", f"downloading {address}/chardata.mat\n")
 
 
 def test_a_different_download_is_not_kept(cache, monkeypatch):

@@ -41,18 +41,18 @@ def finished(tmp_path_factory):
 
 def test_what_a_run_prints(finished):
     process, _ = finished
-    lines = process.stdout.splitlines()
-    assert re.fullmatch(r"epoch 2/2  train +-\d+\.\d\d  validation +-\d+\.\d\d nats  0 s left", lines[3])
-    assert re.match(r"IWAE, 2 layers, k = 3 +\d+\.\d\d \+- \d+\.\d\d +\d\+\d$", lines[-2])
-    assert re.fullmatch(r"2 epochs, \d+ s of training; 60 test images of mnist", lines[-1])
-    assert process.stderr == ""
+    notes, results = process.stderr.splitlines(), process.stdout.splitlines()
+    assert re.fullmatch(r"epoch 2/2  train +-\d+\.\d\d  validation +-\d+\.\d\d nats  0 s left", notes[3])
+    assert len(results) == 3
+    assert re.match(r"IWAE, 2 layers, k = 3 +\d+\.\d\d \+- \d+\.\d\d +\d\+\d$", results[-2])
+    assert re.fullmatch(r"2 epochs, \d+ s of training; 60 test images of mnist", results[-1])
 
 
 def test_what_a_run_leaves_behind(finished):
     _, run = finished
     names = {"flags.txt", "data.json", "history.csv", "results.json", "test_log_likelihoods.npz", "samples.npz"}
     folders = {"checkpoints", "figures", "saved_model", "train", "validation"}
-    assert {path.name for path in run.path.iterdir()} == names | folders
+    assert {path.name for path in run.path.iterdir()} == names | folders | {".lock"}
     assert {path.name for path in run.figures.iterdir()} == {
         "samples.png",
         "reconstructions.png",
@@ -192,10 +192,17 @@ def test_a_finished_run_shows_its_results_without_tensorflow(finished):
     code = "import sys; import iwae_tf.main as main; sys.argv = ['main', *sys.argv[1:]]; main.run()\n"
     code += "print('tensorflow' in sys.modules)"
     command = [sys.executable, "-c", code, *FLAGS, f"--run_dir={run.path}"]
-    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert "is finished" in again[0]
-    assert again[-1] == "False"
-    assert again[1:-1] == process.stdout.splitlines()[-3:]
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "is finished" in again.stderr
+    assert again.stdout.splitlines() == [*process.stdout.splitlines(), "False"]
+
+
+def test_results_as_json_and_no_notes(finished, capsys):
+    _, run = finished
+    main.main(["main", *FLAGS, "--json", "--verbosity=warning", f"--run_dir={run.path}"])
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads(run.results.read_bytes())
+    assert err == ""
 
 
 def test_other_flags_are_refused_and_evaluation_flags_are_not(finished, capsys):
@@ -204,7 +211,7 @@ def test_other_flags_are_refused_and_evaluation_flags_are_not(finished, capsys):
         main.main(["main", *FLAGS, "--k=4", f"--run_dir={run.path}"])
     stored = run.read_results()
     main.main(["main", *FLAGS, "--nll_samples=10", "--noexport", "--nojit", f"--run_dir={run.path}"])
-    assert "training epochs" not in capsys.readouterr().out
+    assert "training epochs" not in capsys.readouterr().err
     results = run.read_results()
     assert results.nll.num_samples == 10
     assert results.training.seconds == pytest.approx(stored.training.seconds)
@@ -241,7 +248,7 @@ def test_bad_input_is_one_line_and_exit_status_1(words, message, tmp_path):
 
 
 def test_a_folder_without_a_trained_model_cannot_be_loaded(tmp_path):
-    with pytest.raises(UserError, match="is not a run directory"):
+    with pytest.raises(UserError, match="is neither a run directory nor a released model"):
         iwae_tf.load(tmp_path / "nothing")
     (tmp_path / "flags.txt").write_text("--k=3\n")
     with pytest.raises(UserError, match="has no checkpoint"):
@@ -286,7 +293,7 @@ def test_more_can_be_measured_of_a_finished_run(finished, capsys):
     stored = run.read_results()
     words = ["--khat_images=5", "--binarization_seeds=2", "--train_nll_images=20"]
     main.main(["main", *FLAGS, *words, "--noexport", f"--run_dir={run.path}"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("evaluating")] == [
         "evaluating 60 test images with 30 samples each",
         "evaluating 60 test images of binarisation 1 with 30 samples each",
@@ -312,8 +319,8 @@ def test_more_can_be_measured_of_a_finished_run(finished, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--init_from=nowhere"], "not a run directory"),
-        ([f"--init_from={__file__}"], "not a run directory"),
+        (["--init_from=nowhere"], "neither a run directory nor a released model"),
+        ([f"--init_from={__file__}"], "neither a run directory nor a released model"),
         (["--latent_dims=5,2"], "other layers"),
         (["--activation=relu"], "has --activation=tanh; use the same"),
     ],

@@ -66,8 +66,8 @@ def test_it_loads_with_the_log_likelihoods_that_were_measured(old_run):
 
 def test_it_is_finished_and_shows_its_results(old_run, capsys):
     main.main([*COMMAND, "--stages=2"])
-    printed = capsys.readouterr().out
-    assert "is finished" in printed
+    printed, notes = capsys.readouterr()
+    assert "is finished" in notes
     assert "25.55 +- 1.61           4+2" in printed
 
 

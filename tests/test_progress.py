@@ -25,7 +25,7 @@ def clock(monkeypatch):
 def _line(shown, epoch, capsys):
     capsys.readouterr()
     shown.after_epoch({"epoch": epoch, **ROW})
-    return capsys.readouterr().out
+    return capsys.readouterr().err
 
 
 def test_the_time_left_does_not_count_compiling(clock, capsys):
@@ -50,4 +50,4 @@ def test_no_estimate_is_made_of_nothing(capsys):
     shown = progress.Progress(0.0, [1, 1])
     shown.within_epoch(0, 0.5, {"iwae_bound": -95.0})
     shown.within_epoch(0, 0.5, {"iwae_bound": -95.0})
-    assert "left" not in capsys.readouterr().out
+    assert "left" not in capsys.readouterr().err

@@ -28,7 +28,7 @@ def _prune(run, *words):
 
 def test_the_command(run, capsys):
     record = _prune(run, "--threshold=1e9")
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "layer 1: no unit has a variance above 1e+09; the most active one is kept" in output
     assert "20 of 20 images  NLL" in output
     assert record["num_units"] == {"before": [4, 3], "after": [1, 1]}

@@ -43,9 +43,9 @@ def write_grid(folder):
 
 
 def write_report(paths, out, *words):
-    """Returns what the command prints."""
+    """Returns what the command prints, results and notes."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         command.main(["report", *map(str, paths), f"--out={out}", *words])
     return printed.getvalue()
 

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_cells_are_trained_shortest_first_and_finished_ones_are_skipped(folder, capsys):
     table.run_table(["table"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "cells: mnist_b, mnist_a"
     titles = [line for line in lines if line.startswith("cell ")]
     assert titles == ["cell 1 of 2, mnist_b", "cell 2 of 2, mnist_a"]
@@ -35,7 +35,7 @@ def test_cells_are_trained_shortest_first_and_finished_ones_are_skipped(folder, 
     written = {name: path.stat().st_mtime_ns for name, path in first.items()}
     first["mnist_a"].unlink()
     table.run_table(["table"])
-    again = capsys.readouterr().out.splitlines()
+    again = capsys.readouterr().err.splitlines()
     assert again[1] == "cell 1 of 2, mnist_b, is finished"
     assert not any(line.startswith("training") for line in again)
     assert first["mnist_b"].stat().st_mtime_ns == written["mnist_b"]
@@ -120,7 +120,7 @@ def test_the_cells_of_a_chain_are_trained(chain, capsys):
     assert options.init_from == "runs/table/mnist_b_seed0"
     capsys.readouterr()
     table.run_table(["table", "mnist_c"])
-    assert capsys.readouterr().out.count("is finished") == 2
+    assert capsys.readouterr().err.count("is finished") == 2
 
 
 def test_a_damaged_cell_does_not_stop_the_others(folder, capsys, monkeypatch):

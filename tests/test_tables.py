@@ -235,7 +235,7 @@ def test_the_log_ratio_of_a_gaussian_table(folder):
 def test_imputations(folder, capsys):
     words = [f"--run_dir={folder / 'run'}", f"--data={folder / 'things.csv'}", "--num_samples=40"]
     impute.main(["impute", *words])
-    assert "30 of 60 rows" in capsys.readouterr().out
+    assert "30 of 60 rows" in capsys.readouterr().err
     rows = list(csv.DictReader((folder / "run" / "imputed_things.csv").open()))
     x, columns = tables.read_csv(folder / "things.csv", drop_columns=("name",))
     single = np.array([[float(row[name]) for name in columns] for row in rows])

@@ -108,7 +108,7 @@ def test_a_cache_that_cannot_be_written_is_not_an_error(stored, cache, capsys):
     folder, _ = stored
     cache.write_text("a file, not a folder")
     assert len(datasets.load("tfds:digits", str(folder)).test) == 12
-    assert "not cached for the next run" in capsys.readouterr().out
+    assert "not cached for the next run" in capsys.readouterr().err
 
 
 def test_the_default_is_the_newest_version(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from iwae_tf.datasets import formats
 from iwae_tf.errors import UserError, first_line
-from iwae_tf.runtime import download, files
+from iwae_tf.runtime import console, download, files
 
 CHARDATA_URL = "https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat"
 # Git's hash of the file in the paper's repository, which no other content has.
@@ -50,7 +50,7 @@ def _download(path):
 
     # Without a known_hash, which cannot be a git hash, pooch would print the file's own.
     pooch.get_logger().setLevel("ERROR")
-    print(f"downloading {CHARDATA_URL}", flush=True)
+    console.note(f"downloading {CHARDATA_URL}")
     try:
         download.open_url(CHARDATA_URL).close()  # Fails fast if there is no network.
         pooch.retrieve(CHARDATA_URL, None, path.name, path.parent, downloader=_download_and_check)

@@ -16,7 +16,7 @@ import numpy as np
 
 from iwae_tf.datasets import formats
 from iwae_tf.errors import UserError, first_line
-from iwae_tf.runtime import download, files
+from iwae_tf.runtime import console, download, files
 
 # The version of this module's conversion, part of the names of the cached files. Increase it when the same images
 # would give different arrays.
@@ -97,7 +97,7 @@ def _cache(path, arrays):
         files.write_arrays(path, arrays)
     except OSError as error:
         # This run has its arrays; the next one will have to read them again.
-        print(f"not cached for the next run: cannot write {path} ({error.strerror})")
+        console.warn(f"not cached for the next run: cannot write {path} ({error.strerror})")
 
 
 def _prepare(name, data_dir):
@@ -118,7 +118,7 @@ def _prepare(name, data_dir):
             "as data_dir."
         )
         _check_network(builder, folder, help_text)
-        print(f"TensorFlow Datasets is preparing {folder}", flush=True)
+        console.note(f"TensorFlow Datasets is preparing {folder}")
         try:
             builder.download_and_prepare()
         except Exception as error:

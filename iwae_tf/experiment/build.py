@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 import pathlib
-import sys
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from iwae_tf.experiment import stored
 from iwae_tf.experiment.flags import DEPENDENT_FLAGS, Options
 from iwae_tf.runs import released
 from iwae_tf.runs.results import describe_data
+from iwae_tf.runtime import console
 
 
 def run_directory(path: str | pathlib.Path) -> runs.RunDirectory:
@@ -51,10 +51,9 @@ def load(run: runs.RunDirectory):
     with contextlib.suppress(UserError):  # Damaged results are no reason to refuse the weights.
         results = run.read_results()
         if results and results.training.steps not in (model.num_steps, msgspec.UNSET):
-            print(
-                f"iwae_tf: the weights in {run.path} are of step {model.num_steps:,}, but its results are of step "
-                f"{results.training.steps:,}: a checkpoint is missing",
-                file=sys.stderr,
+            console.warn(
+                f"the weights in {run.path} are of step {model.num_steps:,}, but its results are of step "
+                f"{results.training.steps:,}: a checkpoint is missing"
             )
     training.use_averages(model)
     return model

@@ -11,6 +11,7 @@ import msgspec
 from iwae_tf.errors import UserError, first_line
 from iwae_tf.experiment import stored
 from iwae_tf.experiment.flags import Options
+from iwae_tf.runtime import console
 
 
 def strategy(options: Options):
@@ -36,7 +37,7 @@ def _multi_worker_strategy():
     import tensorflow as tf
 
     workers = _read_cluster(os.environ.get("TF_CONFIG", ""))
-    print(f"waiting for all of {', '.join(workers)}", flush=True)
+    console.note(f"waiting for all of {', '.join(workers)}")
     # TensorFlow waits in C++, where Python's handler would not run: Ctrl-C has to end the process by itself.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -83,6 +83,11 @@ def flag(default: Any, text: str, group: str = "", **properties: Any) -> Any:
     return dataclasses.field(default=default, metadata={"group": group, "help": text, **properties})
 
 
+def json_flag(group: str = "") -> Any:
+    """The flag --json of a command that prints results."""
+    return flag(False, "Print the results as JSON instead of text.", group)
+
+
 def _flag(group: str, default: Any, text: str, **properties: Any) -> Any:
     return flag(default, text, group, **properties)
 
@@ -403,6 +408,7 @@ class Options:
     )
     evaluate: bool = _flag(_RUN, True, "Measure NLL and active units, and draw the figures.")
     export: bool = _flag(_RUN, True, "Write the SavedModel.")
+    json: bool = json_flag(_RUN)
     overwrite: bool = _flag(_RUN, False, "Remove the run in --run_dir and start again.")
     checkpoint_minutes: float = _flag(
         _RUN,

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from absl import flags as absl_flags
+from absl import logging as absl_logging
 
 from iwae_tf import datasets, paper
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import checks
 from iwae_tf.experiment.flags import Options
+from iwae_tf.runtime import console
 
 _USAGE = """\
 Trains an importance weighted autoencoder (Burda et al., arXiv:1509.00519), measures its test log-likelihood and active
@@ -22,6 +24,13 @@ units, draws figures and exports a SavedModel. By default: IWAE, one stochastic 
 
 The same command continues a run that was interrupted, and shows the results of one that is finished.
 """
+
+
+_VERBOSITIES = ("info", "warning", "error")
+_VERBOSITY_HELP = (
+    "What is printed on standard error: info, also notes and progress; warning, only what may need attention; error, "
+    "only the error that ends the command. Results are on standard output. (default: info)"
+)
 
 
 class CommandLine:
@@ -43,6 +52,7 @@ class CommandLine:
             self._values.set_gnu_getopt()
         for field in dataclasses.fields(kind):
             _define(field, self._values)
+        absl_flags.DEFINE_enum("verbosity", None, _VERBOSITIES, _VERBOSITY_HELP, flag_values=self._values)
 
     def parse(self, argv: Sequence[str], before: Mapping[str, str] | None = None):
         """Reads a command line.
@@ -66,6 +76,10 @@ class CommandLine:
             if re.search(r"[\0\n\r]", word) and not self._takes_words:
                 raise UserError(f"{word!r} has a line break or a NUL character; leave it out.")
         words = self._read(argv)
+        verbosity = self._values["verbosity"].value
+        if verbosity:
+            console.set_verbosity(verbosity)
+            absl_logging.set_verbosity(verbosity)
         fields = dataclasses.fields(self._kind)
         given = frozenset(field.name for field in fields if self._values[field.name].present)
         texts = {name: text for name, text in (before or {}).items() if name not in given}
@@ -106,6 +120,8 @@ class CommandLine:
                 lines += [""] * bool(group) + [f"{field.metadata['group']}:"]
                 group = field.metadata["group"]
             lines.append(absl_flags.text_wrap(_help_line(field), 110, "      ", firstline_indent="  "))
+        verbosity = f"--verbosity=<{'|'.join(_VERBOSITIES)}>  {_VERBOSITY_HELP}"
+        lines += ["", "Output:", absl_flags.text_wrap(verbosity, 110, "      ", firstline_indent="  ")]
         return "\n".join([*lines, "", "--flagfile=FILE reads flags from a file, one per line; later flags win."])
 
 

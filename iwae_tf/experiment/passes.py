@@ -13,7 +13,7 @@ from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.experiment.flags import EVALUATION_FLAGS, Options
 from iwae_tf.experiment.unfinished import UnfinishedEvaluation
 from iwae_tf.runs.results import Training
-from iwae_tf.runtime import distribute, progress
+from iwae_tf.runtime import console, distribute, progress
 from iwae_tf.supports import Support
 
 _SECONDS_BETWEEN_WRITES = 60.0
@@ -92,7 +92,7 @@ def measure_passes(
             begun = _from_chief(estimates[name], workers)
             estimates[name] = begun
             if len(begun):
-                print(f"{len(begun):,} of the {num_images[name]:,} {passes[name].title} were measured before")
+                console.note(f"{len(begun):,} of the {num_images[name]:,} {passes[name].title} were measured before")
             if len(begun) < num_images[name]:
                 report = _reporter(name, passes, estimates, unfinished) if workers.is_chief else None
                 estimates[name] = log_likelihood.evaluate_images(
@@ -130,7 +130,7 @@ def _reporter(name, passes, estimates, unfinished):
     later = list(passes)[list(passes).index(name) + 1 :]
     missing = sum(passes[other].num_images - len(estimates[other]) for other in later)
     num_samples = estimates[name].num_samples
-    print(f"evaluating {num_images:,} {title} with {num_samples:,} samples each", flush=True)
+    console.note(f"evaluating {num_images:,} {title} with {num_samples:,} samples each")
     countdown = progress.Countdown(num_images, len(estimates[name]), missing)
 
     def report(finished):

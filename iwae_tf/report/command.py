@@ -14,7 +14,7 @@ from iwae_tf.experiment.command import run_command
 from iwae_tf.experiment.flags import flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.report import folder, reported_run, rows, text
-from iwae_tf.runtime import files
+from iwae_tf.runtime import console, files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         content |= {"pictures": captions}
         files.write_atomically(place.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     print("\n".join(text.console_lines(content)))
-    print(f"the report is {place.text}")
+    console.note(f"the report is {place.text}")
 
 
 def _parse(argv: Sequence[str]) -> tuple[ReportOptions, list[str]]:

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from iwae_tf.experiment.flags import EVALUATION_FLAGS, Options
 from iwae_tf.runs import DataDescription, Results, RunDirectory
 from iwae_tf.runs.directory import MOVING_SETTINGS
 from iwae_tf.runs.results import Annealing
-from iwae_tf.runtime import files
+from iwae_tf.runtime import console, files
 
 # (latent_dims, k, objective) of the ten cells of each published table; at k = 1 the two objectives are the same.
 GRID = sorted(
@@ -171,7 +170,7 @@ def _is_something_else(path):
     # These functions return False for names that are too long.
     if not os.path.exists(path) or os.path.exists(os.path.join(path, "flags.txt")):
         return False  # Reading it reports what is wrong.
-    print(f"iwae_tf: skipping {path}, which is not a run directory", file=sys.stderr)
+    console.warn(f"skipping {path}, which is not a run directory")
     return True
 
 
@@ -183,7 +182,7 @@ def _was_trained_in_python(path):
         return False  # Reading the run reports it.
     if "trained_with" not in settings:
         return False
-    print(f"iwae_tf: skipping {path}, which was trained with iwae_tf.train", file=sys.stderr)
+    console.warn(f"skipping {path}, which was trained with iwae_tf.train")
     return True
 
 

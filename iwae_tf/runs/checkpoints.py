@@ -5,13 +5,12 @@ They hold only numbers, so reading one never executes code.
 
 import pathlib
 import re
-import sys
 from collections.abc import Mapping
 
 import numpy as np
 
 from iwae_tf.errors import UserError
-from iwae_tf.runtime import files
+from iwae_tf.runtime import console, files
 
 _KEPT = 3
 _NAME = re.compile(r"ckpt-(\d+)\.npz")
@@ -66,7 +65,7 @@ def read_last(folder: pathlib.Path, shapes: Mapping[str, tuple[int | None, ...]]
         if not wrong:
             return arrays
         if step != saved[0]:
-            print(f"iwae_tf: {path(folder, step)} {wrong}; trying the previous one", file=sys.stderr)
+            console.warn(f"{path(folder, step)} {wrong}; trying the previous one")
     if saved:
         raise UserError(
             f"No checkpoint in {folder} can be read (the oldest {wrong}); overwrite the run to start again."

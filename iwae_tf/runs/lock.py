@@ -1,11 +1,11 @@
 """The lock of a folder in which one process at a time may work."""
 
 import pathlib
-import sys
 
 import filelock
 
 from iwae_tf.errors import UserError
+from iwae_tf.runtime import console
 
 
 class FolderLock:
@@ -39,7 +39,7 @@ class FolderLock:
             ) from error
         except NotImplementedError:
             # Some network file systems have no locks.
-            print(f"iwae_tf: cannot lock {self._path}; start one process only", file=sys.stderr)
+            console.warn(f"cannot lock {self._path}; start one process only")
 
     def release(self) -> None:
         """Releases the lock."""

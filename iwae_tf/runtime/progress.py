@@ -2,31 +2,36 @@
 
 import io
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
+
+from iwae_tf.runtime import console
 
 
 class StatusLine:
     """A line that is overwritten on a terminal; in a file, only the lines to keep are printed.
 
     Args:
-      stream: where to print; by default, standard output.
+      stream: where to print; by default, standard error, unless `console` is silent.
       seconds_between: the minimum time between two updates.
     """
 
     def __init__(self, stream: TextIO | None = None, seconds_between: float = 0.5):
-        # There is no standard output where it was closed, as by >&- in a shell.
-        self._stream = stream or sys.stdout or io.StringIO()
+        # There is no standard error where it was closed, as by 2>&- in a shell.
+        self._stream = stream or (console.is_talkative() and sys.stderr) or io.StringIO()
         self._seconds_between = seconds_between
         self._last_time = time.monotonic()
         self._width = 0
 
     def update(self, make_text: Callable[[], str]) -> None:
         """Shows `make_text()` on a terminal, unless the last update was very recent."""
-        if self._stream.isatty() and time.monotonic() - self._last_time > self._seconds_between:
-            self._write(make_text(), "\r")
+        can_move = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        if can_move and time.monotonic() - self._last_time > self._seconds_between:
+            # A line that wraps could not be overwritten.
+            self._write(make_text()[: shutil.get_terminal_size().columns - 1], "\r")
 
     def keep(self, text: str) -> None:
         """Prints a line that will not be overwritten."""
