@@ -320,7 +320,7 @@ def test_more_can_be_measured_of_a_finished_run(finished, capsys):
     ("words", "message"),
     [
         (["--init_from=nowhere"], "neither a run directory nor a released model"),
-        ([f"--init_from={__file__}"], "neither a run directory nor a released model"),
+        ([f"--init_from={__file__}"], "is a file, not a run directory"),
         (["--latent_dims=5,2"], "other layers"),
         (["--activation=relu"], "has --activation=tanh; use the same"),
     ],

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import sys
 import urllib.error
 
 import numpy as np
@@ -280,3 +281,9 @@ def test_mnist_of_tfds_has_the_same_images_as_the_packages_mnist():
         rows = [np.concatenate([getattr(images, split) for split in splits]) for images in both]
         sorted_rows = [np.sort(images.view("S784").ravel()) for images in rows]
         np.testing.assert_array_equal(*sorted_rows)
+
+
+def test_without_tensorflow_datasets_it_is_named(stored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match=r"TensorFlow Datasets is not installed.*pip install 'iwae-tf\[tfds\]'"):
+        tfds_cache.read("digits", str(stored[0]), {"train": "train"})

@@ -100,10 +100,22 @@ def _cache(path, arrays):
         console.warn(f"not cached for the next run: cannot write {path} ({error.strerror})")
 
 
+def _tensorflow_datasets():
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow_datasets":
+            raise
+        raise UserError(
+            "TensorFlow Datasets is not installed, which reads this data set; pip install 'iwae-tf[tfds]', or "
+            "tensorflow-datasets."
+        ) from error
+    return tensorflow_datasets
+
+
 def _prepare(name, data_dir):
     """Downloads and prepares a data set, which TFDS does under a temporary name. Returns its folder."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tensorflow_datasets()
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except Exception as error:  # The code of a data set can raise anything.
@@ -166,8 +178,7 @@ def _read_split(folder, split, convert, keep_colour):
 
 
 def _builder(folder):
-    import tensorflow_datasets as tfds
-
+    tfds = _tensorflow_datasets()
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:  # Damaged records raise many kinds of exceptions.
@@ -190,8 +201,7 @@ def _num_images(builder, folder, split):
 
 def _image_feature(builder, folder):
     """The name of the feature that holds the images."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tensorflow_datasets()
     features = builder.info.features
     names = [name for name in features if isinstance(features[name], tfds.features.Image)]
     if len(names) != 1:
