@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import platformdirs
 
 
 def cache_folder() -> pathlib.Path:
-    """Returns the folder of what can be downloaded or computed again: $XDG_CACHE_HOME/iwae_tf or ~/.cache/iwae_tf."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "iwae_tf"
+    """Returns the folder of what can be downloaded or computed again, on Linux ~/.cache/iwae_tf."""
+    return platformdirs.user_cache_path("iwae_tf", appauthor=False)
 
 
 def write_atomically(path: str | pathlib.Path, content: bytes | memoryview) -> None:
