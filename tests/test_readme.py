@@ -1,13 +1,15 @@
 """The Python examples of the README and of docs/ run as printed, and what the pages refer to exists."""
 
 import dataclasses
+import json
 import pathlib
 import re
 
 import pytest
 
 import iwae_tf
-from iwae_tf import runs
+from iwae_tf import paper, runs
+from iwae_tf.report import folder, pictures, reported_run, rows, text
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
@@ -131,6 +133,37 @@ def test_the_index_lists_every_page():
     readme = README.read_text()
     for page in (CHECKOUT / "docs").glob("*.md"):
         assert page.name == "README.md" or (f"({page.name})" in index and f"(docs/{page.name})" in readme)
+
+
+def test_the_results_are_those_of_the_released_models():
+    table = dict(re.findall(r"^\| `(mnist_\w+)`[^|]*\| (.*) \|$", README.read_text(), re.MULTILINE))
+    assert set(table) == {path.name for path in (CHECKOUT / "models").glob("mnist_*")}
+    for name, row in table.items():
+        results = json.loads((CHECKOUT / "models" / name / "results.json").read_bytes())
+        nll, published = results["nll"], paper.TABLE[_cell(name)]
+        assert row.split(" | ") == [
+            f"{nll['mean']:.2f} +- {nll['stderr']:.2f}",
+            f"{published.nll:.2f}",
+            "+".join(map(str, results["active_units"]["per_layer"])),
+            "+".join(map(str, published.active_units)),
+        ]
+
+
+def _cell(name):
+    """The cell of the published table that a released model's name states."""
+    dataset, objective, layers, k = name.split("_")
+    return dataset, {"1l": (50,), "2l": (100, 50)}[layers], objective, int(k.removeprefix("k"))
+
+
+def test_the_results_page_is_the_report_on_the_released_models(monkeypatch):
+    """`iwae-tf report models/* --out=docs/results.md`, without drawing."""
+    monkeypatch.chdir(CHECKOUT)
+    released = reported_run.read(sorted(pathlib.Path("models").iterdir()))
+    groups = reported_run.group_seeds(released)
+    place = folder.Place.of("docs/results.md")
+    shown = pictures.report_pictures(released, groups)
+    assert place.text.read_text() == text.report_text(rows.contents(released, groups), shown, place.link)
+    assert {path.name for path in place.pictures.iterdir()} == {picture.name for picture in shown if picture.name}
 
 
 def test_every_flag_that_is_mentioned_exists():
