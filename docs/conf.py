@@ -65,6 +65,9 @@ autodoc_preserve_defaults = True
 toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
+# Keeps the last character of names such as `model_`.
+strip_signature_backslash = True
 # `names` in docstrings are links where the site describes them.
 default_role = "py:obj"
 maximum_signature_line_length = 150
