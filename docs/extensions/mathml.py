@@ -5,7 +5,7 @@ import functools
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
-from sphinx.errors import ExtensionError
+from sphinx.util import logging
 
 # docutils sets log as a variable, without space around it.
 _LOG = '<mo form="prefix" lspace="0.1667em" rspace="0.1667em">log</mo>'
@@ -15,7 +15,8 @@ def _append(translator, node, as_block):
     try:
         formula = tex2mathml(node.astext(), as_block=as_block)
     except MathError as error:
-        raise ExtensionError(f"{node.source}, line {node.line}: {error}") from error
+        logging.getLogger(__name__).warning("%s", error, location=node)
+        formula = translator.encode(node.astext())
     translator.body.append(formula.replace("<mi>log</mi>", _LOG))
     raise nodes.SkipNode
 
