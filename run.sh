@@ -4,6 +4,7 @@
 # ./run.sh test [args]  the set-up and the tests
 # ./run.sh table [args] the set-up and the published table: ten runs, hours; the same command continues
 # ./run.sh tensorboard  serves runs/
+# ./run.sh docs         builds the documentation site in build/docs
 set -euo pipefail
 cd -P -- "$(dirname -- "$0")" >/dev/null
 
@@ -23,12 +24,12 @@ find_python() {
   return 1
 }
 
-# The stamp is written last and names what was installed: an interrupted set-up is finished by the next call, and one
-# whose files have changed is brought up to date.
+# Installs the package with an extra. Its stamp is written last and names what was installed: an interrupted set-up is
+# finished by the next call, and one whose files have changed is brought up to date.
 setup() {
-  local python stamp
+  local python stamp extra="$1" stamp_file=".venv/installed_$1"
   stamp="$(cat setup.cfg pyproject.toml constraints.txt | cksum) $PWD"
-  if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
+  if [ "$(cat "$stamp_file" 2>/dev/null)" = "$stamp" ]; then
     return
   fi
   if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -37,15 +38,26 @@ setup() {
     "$python" -m venv --clear .venv
   fi
   echo "run.sh: installing the packages (some minutes)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-  echo "$stamp" >.venv/installed
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+    --editable ".[$extra]"
+  echo "$stamp" >"$stamp_file"
 }
 
-setup
+# Every warning is an error. Nothing of an earlier build stays.
+build_docs() {
+  setup docs
+  rm -rf build/docs build/doctrees
+  TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going \
+    -c docs -d build/doctrees . build/docs
+  echo "run.sh: the documentation is in $PWD/build/docs/index.html"
+}
+
+setup test
 case "${1:-}" in
   setup) echo "run.sh: .venv is ready" ;;
   test) exec .venv/bin/python -m pytest "${@:2}" ;;
   table) exec .venv/bin/python -m iwae_tf.table "${@:2}" ;;
+  docs) build_docs ;;
   tensorboard) exec .venv/bin/python -m tensorboard.main --logdir runs "${@:2}" ;;
   *) exec .venv/bin/python -m iwae_tf.main --flagfile=flags/quickstart.flags "$@" ;;
 esac

@@ -53,7 +53,7 @@ def miwae_bound(log_weights: tf.Tensor, num_outer: int) -> tf.Tensor:
 
     Args:
       log_weights: float tensor [M * K, batch]; each K consecutive samples form one group.
-      num_outer: M.
+      num_outer: the number of bounds, M.
 
     Returns:
       The bound in nats, [batch].

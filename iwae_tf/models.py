@@ -31,7 +31,7 @@ class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel
       generative: the generative network, such as `networks.GenerativeNetwork`: maps the samples to the
         distributions of x and of every layer.
       objective: a `bounds.Objective`, or a key of `bounds.OBJECTIVES` that needs no parameters.
-      gradient_estimator: a key of `estimators.GRADIENT_ESTIMATORS`.
+      gradient_estimator: "standard", "dreg", "stl", "rws" or "resampled", a key of `estimators.GRADIENT_ESTIMATORS`.
       num_samples: the number of importance samples per image, k; M * K for the objectives with an outer mean.
       num_resampled: how many of them the estimator "resampled" backpropagates through.
       beta_warmup_steps: the number of steps in which beta, the weight of the KL terms, grows from 0 to 1 (Sonderby et

@@ -286,7 +286,7 @@ def paper_networks(
       latent_dims: the sizes of z_1, ..., z_L.
       hidden_dims: for each stochastic layer, the widths of the hidden layers below it; the generative network
         mirrors them. None means the paper's, `paper.hidden_dims`.
-      inference: a key of `INFERENCE`.
+      inference: "bottom_up", or "ladder" for the Ladder VAE; a key of `INFERENCE`.
       output_bias: initial logits of Bernoulli pixels, [event_size], or None for zeros.
       seed: seed of the initial weights.
       likelihood: p(x | z_1): a key of `layers.LIKELIHOODS`, or a function that returns the layer and takes the

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator for tables: density estimation, dimension reduction and imputation.
+"""A scikit-learn estimator for tables: density estimation, dimension reduction and imputation. For example::
 
   from iwae_tf.sklearn import IWAE
 

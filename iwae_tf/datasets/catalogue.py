@@ -242,7 +242,7 @@ def load(
     """Loads a data set and checks it.
 
     Args:
-      name: as for `find`.
+      name: a data set, such as "mnist", or a family, a colon and a name, such as "npz:digits.npz".
       data_dir: the folder that holds the data, "" for the default. TFDS (TensorFlow Datasets) prepares missing data in
         either; chardata.mat is downloaded only to the default folder.
       train_split: the training split of a TFDS data set, in TFDS's syntax; "" for the official split.

@@ -59,7 +59,7 @@ def output_bias_from_mean(mean_image: np.ndarray) -> np.ndarray:
       mean_image: float array [event], the mean of the training split's grey values in [0, 1].
 
     Returns:
-      Float32 array [event]: logit(clip(mean_image, 0.001, 0.999)).
+      logit(clip(mean_image, 0.001, 0.999)), float32 [event].
     """
     mean = np.clip(np.asarray(mean_image, np.float64), 0.001, 0.999)
     return (np.log(mean) - np.log1p(-mean)).astype(np.float32)
