@@ -16,11 +16,11 @@ if TYPE_CHECKING:  # Importing matplotlib takes a while.
 BEGINNING = "# Report\n\nRuns: "
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats: -L_5000, unless another number of samples is given;
-lower is better. For runs that differ only in their seed it is the mean +- the standard deviation over the seeds. For a
-single run it is the NLL +- the standard error over the test images, which also has its own column. "run no." refers to
-the section Commands. "started from" is the model whose weights the training began with; epochs and minutes do not
-include its own. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for binarized_mnist, after 3,280
-epochs of training."""
+lower is better. For a single run, it is the NLL +- its standard error over the test images. For runs that differ only in
+their seed, it is the mean +- the standard deviation over the seeds, and the standard error has its own column. "run no."
+refers to the section Commands. "started from" is the model whose weights the training began with; epochs and minutes do
+not include its own. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for binarized_mnist, after
+3,280 epochs of training."""
 _PAIRS = """\
 A VAE and an IWAE with the same recipe and seed, on the same binarised test images with 5,000 samples each, unless
 another number is given above. The difference is NLL of the IWAE minus NLL of the VAE, so a negative one favours the
@@ -98,7 +98,7 @@ def _paper_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 "NLL": _nll(row),
                 "published": _number(row["published_nll"]),
                 "difference": _number(_difference(row), "+.2f"),
-                "standard error": _number(row.get("stderr")),
+                "standard error": _stderr_of_seeds(row),
                 "active units": _active_units(row),
                 "published units": summary.join(row["published_active_units"] or []),
                 **_training_columns(row),
@@ -139,7 +139,7 @@ def _other_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 "data set": row["dataset"],
                 "run no.": ", ".join(map(str, row["runs"])),
                 "NLL": _nll(row),
-                "standard error": _number(row.get("stderr")),
+                "standard error": _stderr_of_seeds(row),
                 "active units": _active_units(row),
                 **_training_columns(row),
             }
@@ -170,6 +170,11 @@ def _nll(row: Row) -> str:
     if row["sd_over_seeds"] is None:
         return _with_spread(row["nll"], row["stderr"]) + samples
     return f"{_with_spread(row['nll'], row['sd_over_seeds'])} ({len(row['runs'])} seeds){samples}"
+
+
+def _stderr_of_seeds(row: Row) -> str:
+    """The standard error over the images, where the column NLL has the spread over seeds instead."""
+    return "" if row.get("sd_over_seeds") is None else _number(row["stderr"])
 
 
 def _difference(row: Row) -> float | None:
