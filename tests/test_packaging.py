@@ -8,6 +8,8 @@ import zipfile
 
 import pytest
 
+from iwae_tf.version import __version__
+
 CHECKOUT = pathlib.Path(__file__).parent.parent
 
 
@@ -83,3 +85,9 @@ def test_the_source_distribution_has_the_tests_and_their_data(source, tmp_path):
     ]
     needed = {path.as_posix() for path in folders if (source / path).is_file() and "egg-info" not in str(path)}
     assert needed <= names
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = (CHECKOUT / "CITATION.cff").read_text()
+    assert f"\nversion: {__version__}\n" in citation
+    assert f"\n## {__version__} - " in (CHECKOUT / "CHANGELOG.md").read_text()
