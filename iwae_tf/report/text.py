@@ -16,11 +16,11 @@ if TYPE_CHECKING:  # Importing matplotlib takes a while.
 BEGINNING = "# Report\n\nRuns: "
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats: -L_5000, unless another number of samples is given;
-lower is better. For a single run, it is the NLL +- its standard error over the test images. For runs that differ only in
-their seed, it is the mean +- the standard deviation over the seeds, and the standard error has its own column. "run no."
-refers to the section Commands. "started from" is the model whose weights the training began with; epochs and minutes do
-not include its own. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for binarized_mnist, after
-3,280 epochs of training."""
+lower is better. For a single run, it is the NLL +- its standard error over the test images. For runs that differ only
+in their seed, it is the mean +- the standard deviation over the seeds, and the standard error has its own column. "run
+no." refers to the section Commands. "started from" is the model whose weights the training began with; epochs and
+minutes do not include its own. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for
+binarized_mnist, after 3,280 epochs of training."""
 _PAIRS = """\
 A VAE and an IWAE with the same recipe and seed, on the same binarised test images with 5,000 samples each, unless
 another number is given above. The difference is NLL of the IWAE minus NLL of the VAE, so a negative one favours the
