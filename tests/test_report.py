@@ -418,6 +418,16 @@ def test_runs_of_several_data_sets(tmp_path, sketched):
     }
 
 
+def test_data_that_stand_in_for_the_papers_are_not_compared_with_them(tmp_path, sketched):
+    words = ["--dataset=npz:omniglot28_by_drawing.npz", "--k=5"]
+    write_report([write_run(tmp_path / "a", *words, nll=99.0)], tmp_path / "report")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "The\npublished values are for other images" in report
+    ours = row(table(report, "npz:omniglot28_by_drawing.npz"), layers="1", k="5", objective="IWAE")
+    assert (ours["NLL"], ours["published"]) == ("99.00 +- 0.25", "106.12")
+    assert "difference" not in ours
+
+
 HOSTILE = "a|b\n\n# c <script>alert(1)</script> `` ``` *x* [y](javascript:z) \x1b[2J ![i](http://w) $a$ \\| &lt;"
 # Python's text for a byte in a file name that is not UTF-8.
 NOT_UTF8 = "\udc80"

@@ -45,13 +45,14 @@ def _table_rows(dataset: str, groups: Sequence[Sequence[ReportedRun]]) -> list[d
     """The rows of a data set's table: at least one per cell."""
     rows = []
     for dims, k, objective in reported_run.GRID:
-        published = paper.TABLE.get((dataset, dims, objective, k))
+        published = paper.TABLE.get((reported_run.STAND_INS.get(dataset, dataset), dims, objective, k))
         row = {
             "num_layers": len(dims),
             "k": k,
             "objective": "vae = iwae" if k == 1 else objective,
             "published_nll": published.nll if published else None,
             "published_active_units": list(published.active_units) if published else None,
+            "is_comparable": dataset not in reported_run.STAND_INS,
         }
         in_cell = [group for group in groups if group[0].cell == (dataset, dims, k, objective)]
         if not in_cell:
