@@ -16,7 +16,7 @@ version = release = __version__
 author = "the authors of iwae_tf"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # The notebook, and with it myst_parser for the other pages.
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -25,13 +25,14 @@ extensions = [
     "mathml",
 ]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "docs/api/*.rst", "iwae_tf/datasets/mnist/README.md"]
+include_patterns = ["*.md", "docs/*.md", "docs/api/*.rst", "examples/*.md", "examples/*.ipynb"]
+include_patterns += ["iwae_tf/datasets/mnist/README.md"]
 # The first is a list of the pages for readers of Markdown; the others are never entered.
 exclude_patterns = ["docs/README.md", ".*", "build", "dist", "models", "runs", "tests"]
 
 # The caption of a part of the sidebar -> its pages. "self" is the README.
 contents = {
-    "Getting started": ["Overview and quick start <self>"],
+    "Getting started": ["Overview and quick start <self>", "A notebook <examples/quickstart>", "examples/README"],
     "How-to": [
         "docs/runs",
         "docs/keras",
@@ -59,6 +60,8 @@ contents = {
 # As code hosting sites do: `#headings` as targets of links, and formulas between dollar signs.
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
+# The notebook is shown with the outputs that it holds.
+nb_execution_mode = "off"
 # Blocks without a language are what programs print.
 highlight_language = "none"
 # Long dashes, but quotes as they are.

@@ -80,7 +80,7 @@ def test_the_source_distribution_has_the_tests_and_their_data(source, tmp_path):
         names = {name.partition("/")[2] for name in files.getnames()}
     folders = [
         path.relative_to(source)
-        for folder in ("tests", "flags", "models", "iwae_tf", "docs")
+        for folder in ("tests", "flags", "models", "iwae_tf", "docs", "examples")
         for path in (source / folder).rglob("*")
     ]
     needed = {path.as_posix() for path in folders if (source / path).is_file() and "egg-info" not in str(path)}
