@@ -5,8 +5,8 @@
 `python -m iwae_tf.main` exports every model to `saved_model/`. The second process, serving_client.py, loads it and also
 converts the two signatures without random numbers, `posterior` and `decode`, to TensorFlow Lite.
 
-There is no ONNX here, as tf2onnx 1.17 converts `decode`, but not `posterior` (it lacks the operation BroadcastArgs) and
-no signature with random numbers.
+There is no ONNX here: tf2onnx 1.17 converts `decode`, but neither `posterior` (it lacks the operation BroadcastArgs)
+nor `encode`, `sample` and `log_likelihood_by_id`.
 """
 
 import pathlib
