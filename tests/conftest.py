@@ -1,4 +1,7 @@
+import logging
 import os
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,3 +14,9 @@ LONGEST_FILES += ("test_readme.py", "test_sklearn.py", "test_tables.py", "test_e
 def pytest_collection_modifyitems(items):
     """Sorts the longest files to the front; the sort is stable, so the tests of a file keep their order."""
     items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
+@pytest.fixture(autouse=True)
+def notes():
+    """Notes are on at the start of each test, whatever the last one said."""
+    logging.getLogger("iwae_tf").setLevel(logging.INFO)

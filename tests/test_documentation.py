@@ -48,7 +48,7 @@ def test_every_page_is_in_the_contents(conf):
     for page in pages - {"docs/README", conf["root_doc"]}:
         assert any(fnmatch.fnmatch(page, entry) for entry in entries), page
     for entry in entries:
-        is_page = any((CHECKOUT / f"{entry}{suffix}").is_file() for suffix in (".md", ".rst"))
+        is_page = any((CHECKOUT / f"{entry}{suffix}").is_file() for suffix in (".md", ".rst", ".ipynb"))
         assert entry == "self" or "*" in entry or is_page, entry
 
 
