@@ -60,7 +60,7 @@ def run_table(argv: Sequence[str]) -> None:
     """Runs each cell as `iwae_tf.main` does, then writes the report."""
     cells = _cells(argv)
     print(f"cells: {', '.join(cell.name for cell in cells)}")
-    failed = []
+    failed: list[Cell] = []
     for number, cell in enumerate(cells, start=1):
         try:
             missing = [other.name for other in failed if other.name in cell.origins]

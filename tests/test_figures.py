@@ -11,20 +11,20 @@ import pytest
 
 from iwae_tf import figures
 from iwae_tf.evaluation import latents
-from iwae_tf.figures import png
+from iwae_tf.figures import output, style
 
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
     """A function that calls one of `figures` and returns the matplotlib figure that it saves."""
     saved = []
-    save_figure = png.save_figure
+    save_figure = output.save_figure
 
     def keep_and_save(figure, path):
         saved.append(figure)
         save_figure(figure, path)
 
-    monkeypatch.setattr(png, "save_figure", keep_and_save)
+    monkeypatch.setattr(output, "save_figure", keep_and_save)
 
     def call(function, *arguments):
         path = tmp_path / "figure.png"
@@ -123,8 +123,8 @@ def test_learning_curves(num_epochs, draw):
     (axes,) = draw(figures.save_learning_curves, history, "a title", 5).axes
     lines = _lines(axes)
     labels = {
-        "L_5, training": "train_iwae_bound",
-        "L_5, validation": "validation_iwae_bound",
+        "$L_{5}$, training": "train_iwae_bound",
+        "$L_{5}$, validation": "validation_iwae_bound",
         "ELBO, training": "train_elbo",
         "ELBO, validation": "validation_elbo",
     }
@@ -143,8 +143,8 @@ def test_the_bound_curve_shows_means_standard_errors_and_the_corrected_value(dra
     rows = [{"k": 1, "mean": -90.0, "stderr": 0.5}, {"k": 1000, "mean": -86.25, "stderr": None}]
     (axes,) = draw(figures.save_bound_curve, rows, -86.125, "a title").axes
     lines = _lines(axes)
-    np.testing.assert_array_equal(lines["L_k of the test images"], ([1, 1000], [-90.0, -86.25]))
-    np.testing.assert_array_equal(lines["L_1,000 corrected: -86.12"][1], [-86.125, -86.125])
+    np.testing.assert_array_equal(lines["$L_{k}$ of the test images"], ([1, 1000], [-90.0, -86.25]))
+    np.testing.assert_array_equal(lines["$L_{1{,}000}$ corrected: -86.12"][1], [-86.125, -86.125])
     (band,) = axes.collections
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
     assert corners == {(1.0, -90.5), (1.0, -89.5), (1000.0, -86.25)}
@@ -296,7 +296,7 @@ def test_the_variances_counts_and_kls_of_units(draw):
     assert (point[0].item(), point[1].item()) == (0.01, 2)
     assert _legend(counts) == ["2 of 4 active"]
     np.testing.assert_allclose([bar.get_height() for bar in kls.patches[:4]], [2.0, 1.0, 0.25, -1e-6])
-    active, inactive = _color("C0"), _color("silver")
+    active, inactive = _color(style.BLUE), _color(style.SILVER)
     assert [bar.get_facecolor() for bar in kls.patches[:4]] == [active, active, inactive, inactive]
     assert _legend(kls) == ["active: 3.00 nats", "not: 0.25 nats"]
 

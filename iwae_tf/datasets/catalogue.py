@@ -276,9 +276,8 @@ def load(
         num_train = len(train) - min(entry.num_validation, max(1, len(train) // 10))
         train, validation = train[:num_train], train[num_train:]
     _check(name, (train, validation, test), None if any(given_splits) else entry.num_images)
-    loaded = Dataset(
-        _rows(train), _rows(validation), _rows(test), train.shape[1:], *columns, test_labels=entry.test_labels(request)
-    )
+    loaded = Dataset(_rows(train), _rows(validation), _rows(test), train.shape[1:], *columns)
+    loaded = dataclasses.replace(loaded, test_labels=entry.test_labels(request))
     loaded.check(support, name)
     return loaded
 
