@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from iwae_tf import compatibility
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, checks, command, stored
-from iwae_tf.experiment.flags import flag, parse_folder, parse_integers
+from iwae_tf.experiment.flags import figure_format_flag, flag, parse_folder, parse_integers
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import files, progress
 
@@ -32,13 +32,14 @@ class GradientOptions:
     images: int = flag(20, "Test images that a gradient is averaged over.", at_least=1)
     resampled: int = flag(5, "Samples of the estimator of that name, at most k.", at_least=1)
     seed: int = flag(0, "Seed of all draws.", at_least=0, at_most=2**31 - 1)
+    figure_format: tuple[str, ...] = figure_format_flag()
 
 
 _command_line = CommandLine(GradientOptions, __doc__)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, prints a table, writes gradients.json and draws figures/gradients.png."""
+    """Measures, prints a table, writes gradients.json and draws the figure."""
     options, _, _ = _command_line.parse(argv)
     if not options.run_dir:
         raise UserError("--run_dir is missing: give the run whose model is to be measured.")
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         print(table(rows))
         _write(options, run, rows, len(x))
         seconds = progress.duration(time.monotonic() - start)
-        print(f"in {seconds}; see {run.figures / 'gradients.png'}")
+        print(f"in {seconds}; see {run.figures / f'gradients.{options.figure_format[0]}'}")
 
 
 def _load(options, run_options, run):
@@ -95,7 +96,7 @@ def _write(options, run, rows, num_images):
     from iwae_tf import figures
 
     run.figures.mkdir(exist_ok=True)
-    figures.save_gradients(run.figures / "gradients.png", rows)
+    figures.save_gradients([run.figures / f"gradients.{form}" for form in options.figure_format], rows)
     content = {
         "trained": not options.fresh,
         "draws": options.draws,

@@ -32,17 +32,17 @@ from iwae_tf.experiment.flags import EVALUATION_FLAGS, Options
 from iwae_tf.experiment.parsing import as_text
 from iwae_tf.runtime import files
 
-# What the HParams tab has columns of: flags, with the names that are shown.
+# The columns of the HParams tab -> flags. TensorBoard sorts the columns by name and shows the first five.
 _HYPERPARAMETERS = {
-    "dataset": "data set",
-    "objective": "objective",
+    "estimator": "gradient_estimator",
     "k": "k",
-    "gradient_estimator": "estimator",
-    "latent_dims": "layers",
-    "learning_rate": "rate",
-    "batch_size": "batch",
-    "epochs": "epochs",
+    "layers": "latent_dims",
+    "objective": "objective",
+    "rate": "learning_rate",
     "seed": "seed",
+    "training batch": "batch_size",
+    "training data": "dataset",
+    "training epochs": "num_epochs",
 }
 # Category -> chart -> expressions for its tags.
 _LAYOUT = {
@@ -77,8 +77,10 @@ def write_settings(options: Options, run: runs.RunDirectory) -> None:
 
 
 def _hyperparameters(options):
-    values = {name: getattr(options, name) for name in _HYPERPARAMETERS} | {"epochs": options.num_epochs}
-    return {name: _utf8(as_text(value)) if isinstance(value, str | tuple) else value for name, value in values.items()}
+    values = {column: getattr(options, name) for column, name in _HYPERPARAMETERS.items()}
+    return {
+        column: _utf8(as_text(value)) if isinstance(value, str | tuple) else value for column, value in values.items()
+    }
 
 
 def _trial(run):
@@ -91,7 +93,7 @@ def _columns(num_layers):
     names = [f"active_units/layer_{number}" for number in range(1, max(num_layers, _FEWEST_LAYERS) + 1)]
     metrics = [hparams.Metric("nll", display_name="test NLL")]
     metrics += [hparams.Metric(name, display_name=name.replace("_", " ").replace("/", ", ")) for name in names]
-    columns = [hparams.HParam(name, display_name=shown) for name, shown in _HYPERPARAMETERS.items()]
+    columns = [hparams.HParam(column) for column in _HYPERPARAMETERS]
     # Without a time, so that runs do not differ.
     return hparams.hparams_config_pb(columns, metrics, time_created_secs=0)
 

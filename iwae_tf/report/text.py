@@ -1,4 +1,4 @@
-"""The report as Markdown, and its tables for the console."""
+"""The report as Markdown, its tables as LaTeX, and its tables for the console."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from iwae_tf import paper
 from iwae_tf.experiment import summary
-from iwae_tf.report import markdown
+from iwae_tf.report import latex, markdown
 
 if TYPE_CHECKING:  # Importing matplotlib takes a while.
     from iwae_tf.report.pictures import Picture
 
 # By these words a folder is recognised as a report.
 BEGINNING = "# Report\n\nRuns: "
+# By this line a LaTeX file is recognised as that of a report.
+LATEX_BEGINNING = "% Tables of a report of iwae_tf."
+_LATEX_INTRODUCTION = f"""\
+{LATEX_BEGINNING} Include them with \\input; they need
+% \\usepackage{{booktabs}}
+% \\usepackage[T1]{{fontenc}}
+% \\usepackage{{textcomp}}"""
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats: -L_5000, unless another number of samples is given;
 lower is better. For runs that differ only in their seed it is the mean +- the standard deviation over the seeds. For a
@@ -67,6 +74,27 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
         lines += ["", "## Reliability of the NLL", "", _RELIABILITY, "", *markdown.table(*_reliability_table(runs))]
         lines += ["", "## Versions", "", *_version_lines(runs)]
     lines += ["", "## Commands", "", *_command_lines(runs)]
+    return "\n".join(lines) + "\n"
+
+
+def latex_text(content: dict[str, Any]) -> str:
+    """The tables of the report as LaTeX, but not its pictures and commands.
+
+    Args:
+      content: as `rows.contents` returns it.
+    """
+    lines = [_LATEX_INTRODUCTION]
+    for dataset, rows in content["tables"].items():
+        caption = f"Test NLL in nats on {dataset}, next to the published one"
+        lines += ["", *latex.table(*_paper_table(rows), caption, f"tab:{dataset.replace('_', '-')}")]
+    if content["pairs"]:
+        caption = "VAE and IWAE on the same test images: NLL in nats"
+        lines += ["", *latex.table(*_pairs_table(content["pairs"]), caption, "tab:pairs")]
+    if content["other_runs"]:
+        lines += ["", *latex.table(*_other_table(content["other_runs"]), "Other runs", "tab:other-runs")]
+    if any(run["results"] for run in content["runs"]):
+        table = _reliability_table(content["runs"])
+        lines += ["", *latex.table(*table, "Reliability of the NLL", "tab:reliability")]
     return "\n".join(lines) + "\n"
 
 
