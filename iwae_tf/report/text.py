@@ -77,6 +77,10 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
     return "\n".join(lines) + "\n"
 
 
+# Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not.
+_NOT_IN_LATEX = ("run no.", "started from", "minutes")
+
+
 def latex_text(content: dict[str, Any]) -> str:
     """The tables of the report as LaTeX, but not its pictures and commands.
 
@@ -86,16 +90,23 @@ def latex_text(content: dict[str, Any]) -> str:
     lines = [_LATEX_INTRODUCTION]
     for dataset, rows in content["tables"].items():
         caption = f"Test NLL in nats on {dataset}, next to the published one"
-        lines += ["", *latex.table(*_paper_table(rows), caption, f"tab:{dataset.replace('_', '-')}")]
+        lines += ["", *latex.table(*_of_paper(_paper_table(rows)), caption, f"tab:{dataset.replace('_', '-')}")]
     if content["pairs"]:
         caption = "VAE and IWAE on the same test images: NLL in nats"
-        lines += ["", *latex.table(*_pairs_table(content["pairs"]), caption, "tab:pairs")]
+        lines += ["", *latex.table(*_of_paper(_pairs_table(content["pairs"])), caption, "tab:pairs")]
     if content["other_runs"]:
-        lines += ["", *latex.table(*_other_table(content["other_runs"]), "Other runs", "tab:other-runs")]
+        lines += ["", *latex.table(*_of_paper(_other_table(content["other_runs"])), "Other runs", "tab:other-runs")]
     if any(run["results"] for run in content["runs"]):
         table = _reliability_table(content["runs"])
         lines += ["", *latex.table(*table, "Reliability of the NLL", "tab:reliability")]
     return "\n".join(lines) + "\n"
+
+
+def _of_paper(table: tuple[list[str], list[list[str]]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells without the columns that a paper has no use for."""
+    header, rows = table
+    kept = [i for i, name in enumerate(header) if name not in _NOT_IN_LATEX]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def console_lines(content: dict[str, Any]) -> list[str]:
