@@ -1,6 +1,7 @@
 """Plain text -> LaTeX that shows it as it is, whatever it contains; tables for the package booktabs."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from iwae_tf.report import markdown
@@ -26,6 +27,8 @@ _SPECIAL = {
     "[": "{[}",  # Behind the end of a row it would be a distance.
     "*": "{*}",
 }
+# Characters in a line of the names of columns.
+_HEAD_WIDTH = 18
 # What is mathematics in a cell: numbers with a sign or an error, and L_k.
 _MATHS = re.compile(r"(?<![\w.])-?L_([\d,]+)|\+-|(?<![\w.])[-+](?=\d)")
 
@@ -54,6 +57,15 @@ def _maths(match):
     return f"${match[0]}$"
 
 
+def _head(name, column):
+    """The name of a column, in several lines if it is long."""
+    lines = [cell(line) for line in textwrap.wrap(name, _HEAD_WIDTH)]
+    if len(lines) < 2:
+        return "".join(lines)
+    text = r" \\ ".join(lines)
+    return rf"\shortstack[{column}]{{{text}}}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> list[str]:
     """A table as lines.
 
@@ -64,7 +76,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, la
       label: what `\\ref` calls it; letters, digits, colons and hyphens.
     """
     columns = "".join("r" if is_number else "l" for is_number in markdown.number_columns(header, rows))
-    lines = [" & ".join(map(cell, cells)) + r" \\" for cells in (header, *rows)]
+    heads = [_head(name, column) for name, column in zip(header, columns, strict=True)]
+    lines = [" & ".join(cells) + r" \\" for cells in (heads, *(map(cell, row) for row in rows))]
     return [
         r"\begin{table*}",
         r"  \centering",
