@@ -235,7 +235,7 @@ class RunDirectory:
     def discard_results(self) -> None:
         """Removes the results and exported models, which do not describe a model that is trained further."""
         drawn = [path for name in ("gradients", "ais") for path in self.figures.glob(f"{name}.*")]
-        shown = [path for path in self.test_events.glob("*") if path != self.settings_events]
+        shown = [path for path in self.test_events.glob("*") if path.is_file() and path != self.settings_events]
         for path in (self.results, *self._measured_later(), *drawn, *shown):
             path.unlink(missing_ok=True)
         if self.saved_model.exists():
