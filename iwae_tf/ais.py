@@ -17,7 +17,7 @@ from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr, quantiles
 from iwae_tf.experiment import build, command, stored
 from iwae_tf.experiment import summary as summary_texts
-from iwae_tf.experiment.flags import flag, json_flag, parse_folder
+from iwae_tf.experiment.flags import figure_format_flag, flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runs import results as formats
 from iwae_tf.runtime import console, files, progress, signals
@@ -44,13 +44,14 @@ class AnnealingOptions:
     bidirectional: bool = flag(False, "Also enclose log p(x) of images that are drawn from the model.")
     seed: int = flag(0, "Seed of the chains and of the drawn images.", at_least=0, at_most=2**31 - 1)
     json: bool = json_flag()
+    figure_format: tuple[str, ...] = figure_format_flag()
 
 
 _command_line = CommandLine(AnnealingOptions, __doc__)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, prints a table, writes ais.json and ais.npz and draws figures/ais.png."""
+    """Measures, prints a table, writes ais.json and ais.npz and draws the figure."""
     options, _, _ = _command_line.parse(argv)
     if not options.run_dir:
         raise UserError("--run_dir is missing: give the run whose model is to be measured.")
@@ -68,10 +69,11 @@ def main(argv: Sequence[str]) -> None:
         with signals.deferred():
             measured, curves = _measure(options, run, model, x)
         content = summary(options, model.num_steps, measured)
-        _write(run, content, measured, curves)
+        _write(options, run, content, measured, curves)
         run.unfinished_annealing.unlink(missing_ok=True)
         print(formats.to_json(content).decode().rstrip() if options.json else table(content))
-        console.note(f"in {progress.duration(time.monotonic() - start)}; see {run.figures / 'ais.png'}")
+        picture = run.figures / f"ais.{options.figure_format[0]}"
+        console.note(f"in {progress.duration(time.monotonic() - start)}; see {picture}")
 
 
 def _measure(options, run, model, x):
@@ -108,7 +110,7 @@ def _measure(options, run, model, x):
 
 def _flags(options, *left_out):
     """The flags that decide what is measured, name -> value."""
-    names = ("run_dir", "data_dir", *left_out)
+    names = ("run_dir", "data_dir", "figure_format", *left_out)
     return {name: value for name, value in dataclasses.asdict(options).items() if name not in names}
 
 
@@ -201,7 +203,7 @@ def table(content: formats.Annealing) -> str:
     )
 
 
-def _write(run, content, measured, curves):
+def _write(options, run, content, measured, curves):
     """Writes ais.json, ais.npz and the figure."""
     from iwae_tf import figures
 
@@ -209,7 +211,8 @@ def _write(run, content, measured, curves):
     files.write_arrays(run.ais_arrays, arrays)
     files.write_atomically(run.ais, formats.to_json(content))
     run.figures.mkdir(exist_ok=True)
-    figures.save_annealing(run.figures / "ais.png", curves, msgspec.to_builtins(content))
+    paths = [run.figures / f"ais.{form}" for form in options.figure_format]
+    figures.save_annealing(paths, curves, msgspec.to_builtins(content))
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from iwae_tf import compatibility
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, checks, command, stored
-from iwae_tf.experiment.flags import flag, json_flag, parse_folder, parse_integers
+from iwae_tf.experiment.flags import figure_format_flag, flag, json_flag, parse_folder, parse_integers
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.runtime import console, files, progress
 
@@ -33,13 +33,14 @@ class GradientOptions:
     resampled: int = flag(5, "Samples of the estimator of that name, at most k.", at_least=1)
     seed: int = flag(0, "Seed of all draws.", at_least=0, at_most=2**31 - 1)
     json: bool = json_flag()
+    figure_format: tuple[str, ...] = figure_format_flag()
 
 
 _command_line = CommandLine(GradientOptions, __doc__)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, prints a table, writes gradients.json and draws figures/gradients.png."""
+    """Measures, prints a table, writes gradients.json and draws the figure."""
     options, _, _ = _command_line.parse(argv)
     if not options.run_dir:
         raise UserError("--run_dir is missing: give the run whose model is to be measured.")
@@ -57,10 +58,10 @@ def main(argv: Sequence[str]) -> None:
         state = "untrained" if options.fresh else "trained"
         console.note(f"{state} model of {run.path}, {options.draws} draws of {len(x)} images, seed {options.seed}:")
         content = _content(options, rows, len(x))
-        _write(run, content)
+        _write(run, content, options.figure_format)
         print(json.dumps(content, indent=2) if options.json else table(rows))
         seconds = progress.duration(time.monotonic() - start)
-        console.note(f"in {seconds}; see {run.figures / 'gradients.png'}")
+        console.note(f"in {seconds}; see {run.figures / f'gradients.{options.figure_format[0]}'}")
 
 
 def _load(options, run_options, run):
@@ -92,12 +93,13 @@ def _measure(source, run_options, x, options):
     ]
 
 
-def _write(run, content):
+def _write(run, content, formats):
     """Writes gradients.json and the figure."""
     from iwae_tf import figures
 
     run.figures.mkdir(exist_ok=True)
-    figures.save_gradients(run.figures / "gradients.png", content["rows"])
+    pictures = [run.figures / f"gradients.{form}" for form in formats]
+    figures.save_gradients(pictures, content["rows"])
     files.write_atomically(run.gradients, (json.dumps(content, indent=2) + "\n").encode())
 
 

@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
 def _run(options, run):
     """Trains, evaluates and exports."""
     from iwae_tf import training
+    from iwae_tf.experiment import board
     from iwae_tf.experiment.evaluate import evaluate
     from iwae_tf.export import export
     from iwae_tf.runtime import distribute
@@ -48,6 +49,7 @@ def _run(options, run):
     # Everything that can be refused has been checked; from here on files are written.
     if workers.is_chief:
         run.claim(stored.run_flags(options), options.overwrite, data)
+        board.write_settings(options, run)
     _announce(options, images, data, workers, run)
     with signals.deferred():
         chief_run = run if workers.is_chief else None

@@ -25,6 +25,27 @@ def test_mnist_has_the_original_content(mnist):
         assert hashlib.md5(header + content).hexdigest() == md5
 
 
+def test_the_labels_of_mnists_test_images(mnist):
+    header = np.array([2049, 10000], ">u4").tobytes()
+    assert hashlib.md5(header + mnist.test_labels.tobytes()).hexdigest() == "27ae3e4e09519cfbb04c329615203637"
+    assert mnist.first(5).test_labels.tolist() == [7, 2, 1, 0, 4]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"y_test": np.array([3, 1, 2])}, [3, 1, 2]),
+        ({"test_labels": np.array([[3], [1], [2]], np.uint8)}, [3, 1, 2]),
+        ({"y_test": np.array([3, 1])}, None),
+        ({"y_test": np.array([3.0, 1.0, 2.0])}, None),
+        ({}, None),
+    ],
+)
+def test_the_labels_of_ones_own_test_images(arrays, expected, tmp_path):
+    labels = datasets.load(_save(tmp_path, train=_distinct(9), test=_distinct(3), **arrays)).test_labels
+    assert (None if labels is None else labels.tolist()) == expected
+
+
 def test_the_splits_of_mnist(mnist):
     assert mnist.event_shape == (28, 28)
     assert mnist.train.shape == (59600, 784)

@@ -11,20 +11,21 @@ import pytest
 
 from iwae_tf import figures
 from iwae_tf.evaluation import latents
-from iwae_tf.figures import png
+from iwae_tf.experiment.flags import FIGURE_FORMATS
+from iwae_tf.figures import output, style
 
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
     """A function that calls one of `figures` and returns the matplotlib figure that it saves."""
     saved = []
-    save_figure = png.save_figure
+    save_figure = output.save_figure
 
     def keep_and_save(figure, path):
         saved.append(figure)
         save_figure(figure, path)
 
-    monkeypatch.setattr(png, "save_figure", keep_and_save)
+    monkeypatch.setattr(output, "save_figure", keep_and_save)
 
     def call(function, *arguments):
         path = tmp_path / "figure.png"
@@ -91,6 +92,77 @@ def test_the_size_of_a_saved_image(tmp_path, shape, size):
     assert matplotlib.image.imread(tmp_path / "grid.png").shape[:2] == size
 
 
+@pytest.mark.parametrize("form", ["pdf", "svg"])
+def test_a_figure_is_written_in_several_formats_always_with_the_same_bytes(form, tmp_path):
+    beginning = {"pdf": b"%PDF", "svg": b"<?xml"}[form]
+    contents = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        rows = [{"label": "a", "mean": 1.0, "stderr": 0.5}]
+        figures.save_nll_by_class([folder / "plot.png", folder / f"plot.{form}"], rows, 1.0, "a title")
+        figures.save_image([folder / "grid.png", folder / f"grid.{form}"], np.eye(4))
+        assert matplotlib.image.imread(folder / "grid.png").shape[:2] == (500, 500)
+        contents.append([(folder / f"{name}.{form}").read_bytes() for name in ("plot", "grid")])
+        assert all(content.startswith(beginning) for content in contents[-1])
+    assert contents[0] == contents[1]
+
+
+def test_the_look_does_not_depend_on_settings_and_leaves_them_alone(tmp_path):
+    path = tmp_path / "a.png"
+    figures.save_nll_by_class(path, [{"label": "a", "mean": 1.0, "stderr": None}], 1.0, "a title")
+    content = path.read_bytes()
+    with matplotlib.rc_context({"font.size": 30.0, "axes.grid": True}):
+        figures.save_nll_by_class(path, [{"label": "a", "mean": 1.0, "stderr": None}], 1.0, "a title")
+        assert path.read_bytes() == content
+        assert matplotlib.rcParams["font.size"] == 30.0
+
+
+def test_the_formats_are_those_of_the_flag():
+    assert figures.FORMATS == FIGURE_FORMATS
+
+
+def test_the_pixels_of_a_traversal_are_equally_large(tmp_path):
+    """Each is a square of the same colour."""
+    pixels = np.random.default_rng(0).integers(0, 2, [1, 3, 11, 6, 5]).astype(float)
+    figures.save_traversal(tmp_path / "a.png", pixels[:, 0, 0], ["u"] * 3, latents.STDDEVS, pixels)
+    picture = matplotlib.image.imread(tmp_path / "a.png")[..., 0]
+    grid = figures.image_grid(pixels.reshape(-1, 6, 5), 11)
+    (high, wide), _ = style.magnified(grid.shape, (3 * 72, (1680 - 336) // 2))
+    magnification = high // grid.shape[0]
+    top, left = 2 * 6 * magnification + 24, 336
+    drawn = picture[top : top + high, left : left + wide]
+    np.testing.assert_allclose(drawn, grid.repeat(magnification, 0).repeat(magnification, 1), atol=1.0 / 255.0)
+
+
+@pytest.mark.parametrize("labels", [None, np.array([3, 3, 8, 8, 8])])
+def test_embeddings_have_a_panel_for_each_layer_and_method(labels, draw):
+    points = np.random.default_rng(0).normal(size=(4, 5, 2))
+    rows = {"layer 1": {"PCA": points[0], "t-SNE": points[1]}, "layer 2": {"PCA": points[2], "t-SNE": points[3]}}
+    figure = draw(figures.save_embeddings, rows, labels, "a title")
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"layer {i}, {name}" for i in (1, 2) for name in rows["layer 1"]
+    ]
+    for axes, expected in zip(figure.axes, points, strict=True):
+        if labels is None:
+            np.testing.assert_array_equal(np.transpose(axes.lines[0].get_data()), expected)
+        else:
+            np.testing.assert_array_equal(np.transpose(_lines(axes)["8"]), expected[2:])
+            assert {text.get_text(): text.get_position() for text in axes.texts}["3"] == tuple(
+                expected[:2].mean(axis=0)
+            )
+
+
+def test_the_nll_of_each_class(draw):
+    rows = [{"label": "0", "mean": 90.0, "stderr": 0.5}, {"label": "1", "mean": 45.0, "stderr": None}]
+    (axes,) = draw(figures.save_nll_by_class, rows, 80.0, "a title").axes
+    (container,) = axes.containers
+    np.testing.assert_array_equal(container.lines[0].get_data(), ([0, 1], [90.0, 45.0]))
+    (bars,) = container.lines[2]
+    np.testing.assert_array_equal(bars.get_segments(), [[[0, 89.5], [0, 90.5]], [[1, 45.0], [1, 45.0]]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    assert axes.get_title() == "a title"
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_worst_images_are_above_their_reconstructions(count, draw):
     rng = np.random.default_rng(0)
@@ -123,8 +195,8 @@ def test_learning_curves(num_epochs, draw):
     (axes,) = draw(figures.save_learning_curves, history, "a title", 5).axes
     lines = _lines(axes)
     labels = {
-        "L_5, training": "train_iwae_bound",
-        "L_5, validation": "validation_iwae_bound",
+        "$L_{5}$, training": "train_iwae_bound",
+        "$L_{5}$, validation": "validation_iwae_bound",
         "ELBO, training": "train_elbo",
         "ELBO, validation": "validation_elbo",
     }
@@ -143,8 +215,8 @@ def test_the_bound_curve_shows_means_standard_errors_and_the_corrected_value(dra
     rows = [{"k": 1, "mean": -90.0, "stderr": 0.5}, {"k": 1000, "mean": -86.25, "stderr": None}]
     (axes,) = draw(figures.save_bound_curve, rows, -86.125, "a title").axes
     lines = _lines(axes)
-    np.testing.assert_array_equal(lines["L_k of the test images"], ([1, 1000], [-90.0, -86.25]))
-    np.testing.assert_array_equal(lines["L_1,000 corrected: -86.12"][1], [-86.125, -86.125])
+    np.testing.assert_array_equal(lines["$L_{k}$ of the test images"], ([1, 1000], [-90.0, -86.25]))
+    np.testing.assert_array_equal(lines["$L_{1{,}000}$ corrected: -86.12"][1], [-86.125, -86.125])
     (band,) = axes.collections
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
     assert corners == {(1.0, -90.5), (1.0, -89.5), (1000.0, -86.25)}
@@ -296,7 +368,7 @@ def test_the_variances_counts_and_kls_of_units(draw):
     assert (point[0].item(), point[1].item()) == (0.01, 2)
     assert _legend(counts) == ["2 of 4 active"]
     np.testing.assert_allclose([bar.get_height() for bar in kls.patches[:4]], [2.0, 1.0, 0.25, -1e-6])
-    active, inactive = _color("C0"), _color("silver")
+    active, inactive = _color(style.BLUE), _color(style.SILVER)
     assert [bar.get_facecolor() for bar in kls.patches[:4]] == [active, active, inactive, inactive]
     assert _legend(kls) == ["active: 3.00 nats", "not: 0.25 nats"]
 

@@ -52,7 +52,7 @@ def test_what_a_run_prints(finished):
 def test_what_a_run_leaves_behind(finished):
     _, run = finished
     names = {"flags.txt", "data.json", "history.csv", "results.json", "test_log_likelihoods.npz", "samples.npz"}
-    folders = {"checkpoints", "figures", "saved_model", "train", "validation"}
+    folders = {"checkpoints", "figures", "saved_model", "train", "validation", "test"}
     assert {path.name for path in run.path.iterdir()} == names | folders | {".lock"}
     assert {path.name for path in run.figures.iterdir()} == {
         "samples.png",
@@ -62,6 +62,9 @@ def test_what_a_run_leaves_behind(finished):
         "worst_images.png",
         "units.png",
         "traversal.png",
+        "interpolations.png",
+        "embedding.png",
+        "nll_by_class.png",
     }
     assert matplotlib.image.imread(run.figures / "samples.png").shape[:2] == (2 * 291, 2 * 291)
     with np.load(run.samples) as samples:
@@ -217,6 +220,21 @@ def test_other_flags_are_refused_and_evaluation_flags_are_not(finished, capsys):
     assert results.nll.num_samples == 10
     assert results.training.seconds == pytest.approx(stored.training.seconds)
     run.write_results(stored)
+
+
+def test_another_format_of_the_figures_draws_again_without_measuring(finished, capsys):
+    _, run = finished
+    results, picture = run.results.read_bytes(), (run.figures / "samples.png").read_bytes()
+    main.main(["main", *FLAGS, "--figure_format=png,pdf", "--noexport", "--nojit", f"--run_dir={run.path}"])
+    assert "evaluating" not in capsys.readouterr().out
+    assert run.results.read_bytes() == results
+    assert (run.figures / "samples.png").read_bytes() == picture
+    drawn = [{path.stem for path in run.figures.glob(f"*.{form}")} for form in ("png", "pdf")]
+    assert drawn[0] == drawn[1]
+    main.main(["main", *FLAGS, "--figure_format=pdf", f"--run_dir={run.path}"])
+    assert "is finished" in capsys.readouterr().out
+    for path in run.figures.glob("*.pdf"):
+        path.unlink()
 
 
 def test_parts_can_be_skipped(tmp_path):

@@ -16,7 +16,7 @@ from fake_runs import RESULTS, write_run
 
 from iwae_tf import figures, runs
 from iwae_tf.errors import UserError
-from iwae_tf.report import command, markdown, pictures, reported_run, text
+from iwae_tf.report import command, latex, markdown, pictures, reported_run, text
 from iwae_tf.runs.results import Binarizations
 
 TWO_LAYERS = "--latent_dims=100,50"
@@ -75,7 +75,7 @@ DRAWING = ("save_grids", "save_validation_curves", "save_nll_against_k", "save_a
 def sketched(monkeypatch):
     """Creates the files of the pictures without drawing anything."""
     for name in DRAWING:
-        monkeypatch.setattr(figures, name, lambda path, *_: path.write_bytes(b""))
+        monkeypatch.setattr(figures, name, lambda paths, *_: [path.write_bytes(b"") for path in paths])
 
 
 def table(markdown_text, heading):
@@ -170,7 +170,7 @@ def test_a_report_in_a_file_has_its_pictures_in_a_folder_of_that_name(grid, tmp_
     written = {path.relative_to(out.parent).as_posix() for path in out.parent.rglob("*.*")}
     pictures_in_text = set(re.findall(r"\]\(([^)]*)\)", out.read_text()))
     assert "results/samples.png" in pictures_in_text
-    assert written == {"results.md", *pictures_in_text}
+    assert written == {"results.md", "results.tex", *pictures_in_text}
     write_report(grid[:1], out)  # Again: it replaces the report, and removes pictures that it lacks.
     assert not (out.parent / "results" / "samples.png").exists()
     other = tmp_path / "thesis.md"
@@ -251,7 +251,7 @@ def test_the_pictures_of_the_report(written):
     out, _ = written
     names = set(re.findall(r"\]\((.*)\)", (out / "report.md").read_text()))
     assert names == {"samples.png", "reconstructions.png", "learning_curves.png", "nll.png", "active_units.png"}
-    assert {path.name for path in out.iterdir()} == names | {"report.md", "report.json"}
+    assert {path.name for path in out.iterdir()} == names | {"report.md", "report.tex", "report.json"}
     for name in names:
         height, width, _ = matplotlib.image.imread(out / name).shape
         assert 400 < height < 1500, name
@@ -351,12 +351,12 @@ def test_a_new_report_removes_the_pictures_of_the_old_one(grid, tmp_path, sketch
     out = tmp_path / "report"
     out.mkdir()
     (out / "report.md").write_text("# Report\n\nRuns: 1")
-    stale = ["samples.png", "nll_2.png", "active_units.png", "learning_curves_3.png", "report.json"]
-    own = ["notes.md", "nll_of_mine.png", "samples2.png", "nll.pdf"]
+    stale = ["samples.png", "nll_2.png", "active_units.png", "learning_curves_3.png", "report.json", "nll.pdf"]
+    own = ["notes.md", "nll_of_mine.png", "samples2.png", "nll.eps"]
     for name in (*stale, *own):
         (out / name).write_text("old")
     write_report(grid[11:12], out)
-    assert {path.name for path in out.iterdir()} == {"report.md", "learning_curves.png", *own}
+    assert {path.name for path in out.iterdir()} == {"report.md", "report.tex", "learning_curves.png", *own}
     report = (out / "report.md").read_text()
     assert "There are no samples" in report
     assert "No run is evaluated with 5,000 samples." in report
@@ -413,6 +413,7 @@ def test_runs_of_several_data_sets(tmp_path, sketched):
     assert [other["data set"] for other in table(report, "Other runs")] == ["npz:own.npz", "mnist"]
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "report.md",
+        "report.tex",
         *(f"{name}.png" for name in ("nll", "nll_2", "active_units", "active_units_2", "learning_curves")),
         *(f"learning_curves_{i}.png" for i in (2, 3)),
     }
@@ -490,6 +491,61 @@ def test_extreme_numbers_are_shown(nll, num_samples, units, bound, seconds, tmp_
     cell = row(rows, layers="1", k="50", objective="IWAE")
     assert cell["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples else r" (-L\_0)")
     assert ("difference" in cell) == bool(num_samples)
+
+
+def test_the_pictures_in_other_formats(grid, tmp_path, sketched):
+    write_report(grid[:1], tmp_path / "report", "--figure_format=pdf,svg")
+    pictures = {path.suffix for path in (tmp_path / "report").glob("learning_curves.*")}
+    assert pictures == {".png", ".pdf", ".svg"}  # The text shows the PNG file.
+    write_report(grid[:1], tmp_path / "report")
+    assert {path.suffix for path in (tmp_path / "report").glob("learning_curves.*")} == {".png"}
+    assert "'gif' is not a list of png, pdf, svg" in refused(grid[:1], tmp_path / "report", "--figure_format=gif")
+
+
+def test_the_tables_in_latex(written):
+    text = (written[0] / "report.tex").read_text()
+    assert re.findall(r"\\label\{(.*)\}", text) == ["tab:mnist", "tab:other-runs", "tab:reliability"]
+    assert r"1 & 5 & IWAE & 86.17 $\pm$ 0.52 (3 seeds) & 85.54 & $+$0.63 & 0.25 & 22.7 & 22 &" in text
+    assert r"83.00 $\pm$ 0.25 ($-L_{100}$)" in text
+    assert r"gradient\_estimator=dreg" in text
+    for rows in re.findall(r"\\toprule\n(.*?)\\bottomrule", text, flags=re.DOTALL):
+        assert len({line.count(" & ") for line in rows.splitlines() if line.endswith(r"\\")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("plain", "expected"),
+    [
+        ("a_b & 50%", r"a\_b \& 50\%"),
+        (r"\input{x}", r"\textbackslash{}input\{x\}"),
+        ("$x^2$ ~#", r"\$x\textasciicircum{}2\$ \textasciitilde{}\#"),
+        ("--k=5", "-{}-k=5"),
+        ("[1]*", "{[}1]{*}"),
+        ("a\x1bb\udc80", "a?b?"),
+    ],
+)
+def test_latex_shows_texts_as_they_are(plain, expected):
+    assert latex.escape(plain) == expected
+
+
+@pytest.mark.parametrize(
+    ("plain", "expected"),
+    [
+        ("-0.25", "$-$0.25"),
+        ("85.00 +- 0.25", r"85.00 $\pm$ 0.25"),
+        ("-L_5,000 of k-hat", r"$-L_{5{,}000}$ of k-hat"),
+        ("a-1", "a-1"),
+        ("run_L_5", r"run\_L\_5"),
+    ],
+)
+def test_numbers_in_latex(plain, expected):
+    assert latex.cell(plain) == expected
+
+
+def test_a_latex_file_of_ones_own_is_refused(grid, tmp_path, sketched):
+    write_report(grid[:1], tmp_path / "report.md")
+    (tmp_path / "report.tex").write_text("my paper")
+    assert "report.tex is something other than the tables" in refused(grid[:1], tmp_path / "report.md")
+    assert (tmp_path / "report.tex").read_text() == "my paper"
 
 
 def refused(paths, out, *words):

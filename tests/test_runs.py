@@ -184,10 +184,14 @@ def test_further_training_removes_what_describes_the_earlier_model(run):
     run.gradients.write_text("{}")
     run.unfinished_evaluation.touch()
     run.figures.mkdir()
-    for name in ("gradients.png", "bounds.png"):
+    for name in ("gradients.png", "gradients.pdf", "bounds.png"):
         (run.figures / name).touch()
+    run.test_events.mkdir()
+    for path in (run.settings_events, run.result_events, run.test_events / "sprite.png"):
+        path.touch()
     run.discard_results()
-    assert _names(run.path.rglob("*")) == ["bounds.png", "checkpoints", "figures", "flags.txt"]
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert left - {".lock"} == {"figures/bounds.png", "flags.txt", f"test/{run.settings_events.name}"}
     run.discard_results()
 
 
@@ -324,6 +328,7 @@ def test_symbolic_links_are_refused(run, tmp_path, name):
         ("checkpoints", pathlib.Path.touch),
         ("figures", pathlib.Path.touch),
         ("train", pathlib.Path.touch),
+        ("test", pathlib.Path.touch),
         ("saved_model", pathlib.Path.touch),
         ("pruned", pathlib.Path.touch),
         ("flags.txt", pathlib.Path.mkdir),

@@ -42,6 +42,7 @@ class Dataset:
       test: [num_test, event].
       event_shape: (height, width), or (height, width, 3) for colours; (number of columns,) for a table.
       columns: the names of a table's columns; empty for images.
+      test_labels: the class of each test row, integers [num_test], or None. The models do not see them.
     """
 
     train: np.ndarray
@@ -49,6 +50,7 @@ class Dataset:
     test: np.ndarray
     event_shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
+    test_labels: np.ndarray | None = None
 
     @property
     def is_table(self) -> bool:
@@ -58,7 +60,8 @@ class Dataset:
     def first(self, max_images: int) -> "Dataset":
         """Returns the first `max_images` rows of each split."""
         first = {split: getattr(self, split)[:max_images] for split in _SPLITS}
-        return dataclasses.replace(self, **first)
+        labels = None if self.test_labels is None else self.test_labels[:max_images]
+        return dataclasses.replace(self, **first, test_labels=labels)
 
     @property
     def train_mean(self) -> np.ndarray:
@@ -195,6 +198,7 @@ class Entry:
         at most a tenth, but at least one.
       num_images: the expected numbers of training, validation and test images, or None if any are accepted.
       member: what the name within a family stands for, such as "FILE"; "" outside families.
+      test_labels: a function of a `Request` that returns the classes of the test rows, integers [n], or None.
     """
 
     load: Callable[[Request], tuple]
@@ -203,6 +207,7 @@ class Entry:
     num_validation: int = 400
     num_images: tuple[int, int, int] | None = None
     member: str = ""
+    test_labels: Callable[[Request], np.ndarray | None] = lambda _: None
 
 
 def find(name: str) -> tuple[Entry, str]:
@@ -272,6 +277,7 @@ def load(
         train, validation = train[:num_train], train[num_train:]
     _check(name, (train, validation, test), None if any(given_splits) else entry.num_images)
     loaded = Dataset(_rows(train), _rows(validation), _rows(test), train.shape[1:], *columns)
+    loaded = dataclasses.replace(loaded, test_labels=entry.test_labels(request))
     loaded.check(support, name)
     return loaded
 
@@ -307,6 +313,10 @@ def _load_mnist(request):
     return train, None, test
 
 
+def _mnist_test_labels(request):
+    return formats.read_idx(_DATA_FOLDER / "t10k-labels-idx1-ubyte.xz", _MNIST_LABELS_SHA256)
+
+
 def _load_omniglot28(request):
     """In the order of the paper's code, which uses the last 1,345 training images for validation."""
     train, test = chardata.read_chardata(request.data_dir)
@@ -315,6 +325,10 @@ def _load_omniglot28(request):
 
 def _load_npz(request):
     return formats.read_npz(request.member, request.support, request.fractions, request.split_seed)
+
+
+def _npz_test_labels(request):
+    return formats.read_npz_labels(request.member)
 
 
 def _load_npy(request):
@@ -348,15 +362,16 @@ _MNIST_SHA256 = {
     "train": "8f41e9b4abc124dc3d209e86f7ea714a81f80edea40b565a4781dec7bd67c6e2",
     "t10k": "d815adbb3188b5bafed15d649960a5dbcb0f9138b9a4205b88b175001cb394c9",
 }
+_MNIST_LABELS_SHA256 = "f2edae9ce0307abae4671a37b70e6e3858696b48b16c3cfdfef97388dc9925d5"
 DATASETS = {
-    "mnist": Entry(_load_mnist, num_images=(59600, 400, 10000)),
+    "mnist": Entry(_load_mnist, num_images=(59600, 400, 10000), test_labels=_mnist_test_labels),
     "binarized_mnist": Entry(_load_binarized_mnist, "fixed", _TFDS_ARGUMENTS, num_images=(50000, 10000, 10000)),
     "omniglot28": Entry(_load_omniglot28, takes=("data_dir",), num_validation=1345, num_images=(23000, 1345, 8070)),
     "omniglot": Entry(_load_omniglot, takes=_TFDS_ARGUMENTS, num_validation=1345),
 }
 FAMILIES = {
     "tfds": Entry(_load_tfds, takes=_TFDS_ARGUMENTS, member="NAME"),
-    "npz": Entry(_load_npz, takes=_FRACTIONS, member="FILE"),
+    "npz": Entry(_load_npz, takes=_FRACTIONS, member="FILE", test_labels=_npz_test_labels),
     "npy": Entry(_load_npy, takes=_FRACTIONS, member="FILE"),
     "csv": Entry(_load_csv, "fixed", takes=(*_FRACTIONS, "drop_columns"), member="FILE"),
 }

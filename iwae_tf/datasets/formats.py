@@ -15,14 +15,14 @@ from iwae_tf.runtime import files
 
 
 def read_idx(path: pathlib.Path, sha256: str) -> np.ndarray:
-    """Reads an IDX file of images, compressed with xz.
+    """Reads an IDX file of images or labels, compressed with xz.
 
     Args:
       path: a file that ships with the package.
       sha256: the expected hexadecimal digest.
 
     Returns:
-      uint8 [num_images, height, width].
+      uint8 [num_images, height, width], or [num_images] for labels.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -34,8 +34,9 @@ def read_idx(path: pathlib.Path, sha256: str) -> np.ndarray:
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise UserError(f"{path} is damaged: its SHA-256 digest is not {sha256}; reinstall iwae_tf.")
     content = lzma.decompress(packed)
-    num_images, height, width = np.frombuffer(content, ">u4", count=4)[1:]
-    return np.frombuffer(content, np.uint8, offset=16).reshape(num_images, height, width)
+    num_axes = content[3]
+    shape = np.frombuffer(content, ">u4", count=1 + num_axes)[1:]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes).reshape(shape)
 
 
 # The array of a split in a .npz file: our own name, or those that `keras.datasets` uses.
@@ -44,6 +45,8 @@ _NPZ_NAMES = {
     "validation": ("validation", "x_validation", "x_valid", "x_val"),
     "test": ("test", "x_test"),
 }
+# The labels of the test images, which are optional.
+_NPZ_LABELS = ("test_labels", "y_test")
 # The array of a file without splits.
 _WHOLE = ("data", "x", "X")
 # Floats may be this far outside of [0, 1], as after a rescaling in single precision.
@@ -93,6 +96,23 @@ def read_npz(
     if missing and not ("train" in arrays and fractions[1]):
         raise UserError(f"{path} has no array {missing[0]!r}; {expected}, or give a test_fraction.")
     return _split(_converted(arrays, path, support), fractions, seed, path)
+
+
+def read_npz_labels(path: str | pathlib.Path) -> np.ndarray | None:
+    """Returns the labels of the test images in a .npz file, or None if it has no array of them.
+
+    Args:
+      path: a .npz file, as for `read_npz`; labels are integers [n] or [n, 1] called `test_labels` or `y_test`, beside a
+        test part of n rows.
+    """
+    tests = _NPZ_NAMES["test"]
+    stored = files.read_arrays(pathlib.Path(path).expanduser(), [*_NPZ_LABELS, *tests]) or {}
+    sizes = [len(stored[name]) for name in tests if name in stored and stored[name].ndim]
+    for name in _NPZ_LABELS:
+        labels = stored.get(name)
+        if labels is not None and labels.dtype.kind in "biu" and sizes and labels.shape in ((sizes[0],), (sizes[0], 1)):
+            return labels.ravel().astype(np.int64)
+    return None
 
 
 def read_npy(

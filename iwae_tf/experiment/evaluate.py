@@ -13,7 +13,7 @@ from iwae_tf.errors import UserError
 from iwae_tf.evaluation import pareto, units
 from iwae_tf.evaluation.estimates import Estimates
 from iwae_tf.evaluation.statistics import mean_and_stderr, quantiles
-from iwae_tf.experiment import draw, stored
+from iwae_tf.experiment import board, draw, finished, stored
 from iwae_tf.experiment.flags import Options
 from iwae_tf.experiment.passes import evaluation_passes, measure_passes
 from iwae_tf.runs import results as formats
@@ -32,6 +32,8 @@ def evaluate(
 ) -> runs.Results | None:
     """Evaluates a trained model, draws the figures, and writes everything; continues an interrupted evaluation.
 
+    What is measured already is only drawn again, as for another format of the figures.
+
     Args:
       options: the `Options`.
       model: the trained model.
@@ -49,6 +51,13 @@ def evaluate(
       signals.Interrupted: a signal asked to stop, and what is finished is saved.
     """
     passes = evaluation_passes(options, images, model.support)
+    before = _measured_before(options, run) if workers.is_chief else None
+    if workers.any(before is not None):
+        if not before:
+            return None
+        results, per_image = before
+        _show(options, model, images, passes["test"].draw(), results, per_image, run)
+        return results
     estimates = measure_passes(options, model, passes, trained, run, workers)
     if not workers.is_chief:
         return None
@@ -67,9 +76,25 @@ def evaluate(
     )
     files.write_arrays(run.test_log_likelihoods, _per_image(options, estimates))
     run.write_results(results)  # First: no picture may cost the results.
-    draw.draw(options, model, images, test, estimates["test"], results, run)
-    run.unfinished_evaluation.unlink(missing_ok=True)
+    _show(options, model, images, test, results, draw.PerImage.of(estimates["test"]), run)
     return results
+
+
+def _show(options, model, images, test, results, per_image, run):
+    """Draws the figures, writes what TensorBoard shows, and forgets what would continue the evaluation."""
+    board.write_results(options, results, model, images, test, per_image.log_likelihoods, run)
+    draw.draw(options, model, images, test, per_image, results, run)
+    run.unfinished_evaluation.unlink(missing_ok=True)
+
+
+def _measured_before(options, run):
+    """The stored results and the values of each test image, or None if they have to be measured."""
+    results = finished.measured_results(options, run)
+    arrays = files.read_arrays(run.test_log_likelihoods) if results else None
+    per_image = draw.PerImage.from_arrays(arrays, results.nll.num_images) if results and arrays else None
+    if not per_image or msgspec.UNSET in (results.bounds, results.corrected_nll, results.units):
+        return None
+    return results, per_image
 
 
 def _refuse_infinite(title, estimates):

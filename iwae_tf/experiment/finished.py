@@ -19,9 +19,25 @@ def stored_results(options: Options, run: RunDirectory) -> Results | None:
       run: the run directory.
 
     Returns:
+      The results as `measured_results` returns them, or None if their figures are missing.
+
+    Raises:
+      UserError: results.json is damaged.
+    """
+    results = measured_results(options, run)
+    return results if results and _is_drawn(options, run) else None
+
+
+def measured_results(options: Options, run: RunDirectory) -> Results | None:
+    """Returns the stored results of the whole training with these options, whether or not they are drawn.
+
+    Args:
+      options: the options that are asked for.
+      run: the run directory.
+
+    Returns:
       The results, or None if there are none yet, or only those of a shorter training, of other options or of another
-      checkpoint, or if their figures are missing. Those of a released model do not count with --notrain, which
-      measures them again.
+      checkpoint. Those of a released model do not count with --notrain, which measures them again.
 
     Raises:
       UserError: results.json is damaged.
@@ -31,7 +47,7 @@ def stored_results(options: Options, run: RunDirectory) -> Results | None:
     if results is None or measures_again or not covers(results.flags, options):
         return None
     is_whole = results.training.epochs == options.num_epochs and belongs_to_weights(results, run)
-    return results if is_whole and _is_drawn(run) else None
+    return results if is_whole else None
 
 
 def belongs_to_weights(results: Results, run: RunDirectory) -> bool:
@@ -50,9 +66,9 @@ def annealing_of(results: Results, run: RunDirectory) -> Annealing | None:
     return annealing if annealing and annealing.steps == results.training.steps else None
 
 
-def _is_drawn(run):
+def _is_drawn(options, run):
     # The learning curves are drawn last.
-    return not run.figures.exists() or (run.figures / "bounds.png").exists()
+    return not run.figures.exists() or all((run.figures / f"bounds.{form}").exists() for form in options.figure_format)
 
 
 def finished_results(options: Options, run: RunDirectory) -> Results | None:

@@ -16,6 +16,9 @@ from iwae_tf import compatibility, supports
 # Larger counts are typing errors, and would not fit into the counters.
 MOST = 10**7
 
+# The formats of figures.
+FIGURE_FORMATS = ("png", "pdf", "svg")
+
 # Flags that have an effect only if another flag has one of these values.
 DEPENDENT_FLAGS = (
     ("num_outer", "objective", ("miwae", "piwae")),
@@ -58,6 +61,18 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Reads "png,pdf" as ("png", "pdf").
+
+    Raises:
+      ValueError: the text is not a list of formats.
+    """
+    formats = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if not set(formats) <= set(FIGURE_FORMATS):
+        raise ValueError(f"{text[:80]!r} is not a list of {', '.join(FIGURE_FORMATS)}, such as png,pdf")
+    return formats
+
+
 def parse_folder(text: str) -> str:
     """Reads a folder; ~ stands for the home folder, whatever the shell did.
 
@@ -86,6 +101,12 @@ def flag(default: Any, text: str, group: str = "", **properties: Any) -> Any:
 def json_flag(group: str = "") -> Any:
     """The flag --json of a command that prints results."""
     return flag(False, "Print the results as JSON instead of text.", group)
+
+
+def figure_format_flag(group: str = "") -> Any:
+    """The field of --figure_format."""
+    text = "Formats of the figures: png, pdf, svg, or several of them, separated by commas."
+    return flag(FIGURE_FORMATS[:1], text, group, parse=parse_formats)
 
 
 def _flag(group: str, default: Any, text: str, **properties: Any) -> Any:
@@ -393,6 +414,7 @@ class Options:
         at_least=0,
         at_most=MOST,
     )
+    figure_format: tuple[str, ...] = figure_format_flag(_EVALUATION)
     picture_every: int = _flag(_EVALUATION, 10, "Epochs between pictures and active units in TensorBoard.", at_least=1)
 
     run_dir: str = _flag(

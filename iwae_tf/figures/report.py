@@ -1,43 +1,40 @@
 """Plots that compare runs with each other and with the paper."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from iwae_tf.figures import png
+from iwae_tf.figures import output, style
 
-_LINE_COLORS = {"VAE": "C0", "IWAE": "C1"}
+_LINE_COLORS = {"VAE": style.BLUE, "IWAE": style.VERMILION}
 # The colours of odd and even layers, counted from the bottom.
-_BAR_COLORS = {"ours": ("#1f77b4", "#9ecae1"), "published": ("#7f7f7f", "#c7c7c7")}
+_BAR_COLORS = {"ours": (style.BLUE, style.SKY), "published": (style.GREY, style.SILVER)}
 
 
-def save_validation_curves(path: str | pathlib.Path, curves: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the bounds of several runs against epochs and against minutes, as a PNG file.
+@style.look()
+def save_validation_curves(path: output.Paths, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the bounds of several runs against epochs and against minutes.
 
     Args:
-      path: the file.
+      path: the file or files.
       curves: for each run {"label": text, "epochs": [], "minutes": [], "bounds": [] in nats}; the lists are not empty.
     """
-    figure = matplotlib.figure.Figure(figsize=(11, 4.6 + 0.22 * -(-len(curves) // 2)), layout="constrained")
+    figure = style.figure(style.PAGE, 2.7 + 0.15 * -(-len(curves) // 2))
     panels = figure.subplots(1, 2, sharey=True)
     bottom, top = _settled_range([curve["bounds"] for curve in curves])
     for axes, quantity, label in zip(panels, ("epochs", "minutes"), ("epoch", "minutes of training"), strict=True):
         for i, curve in enumerate(curves):
-            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4], "label": curve["label"]}
             # A line through very few epochs would hardly be visible.
-            axes.plot(curve[quantity], curve["bounds"], **style, linewidth=1.3, marker="." * (len(curve["bounds"]) < 5))
+            marker = "." * (len(curve["bounds"]) < 5)
+            axes.plot(curve[quantity], curve["bounds"], **style.line(i), label=curve["label"], marker=marker)
         axes.set(xlabel=label, ylim=(bottom, top))
         _scale_x(axes, curves, quantity, bottom)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("bound on log p(x) in nats")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False
-    )
-    png.save_figure(figure, path)
+        axes.grid()
+    panels[0].set_ylabel(r"bound on $\log p(x)$ in nats")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    output.save_figure(figure, path)
 
 
 def _settled_range(curves):
@@ -65,54 +62,56 @@ def _scale_x(axes, curves, quantity, bottom):
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def save_nll_against_k(path: str | pathlib.Path, panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Draws the NLL against the number of samples k in training, measured and published, as a PNG file.
+@style.look()
+def save_nll_against_k(path: output.Paths, panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draws the NLL against the number of samples k in training, measured and published.
 
     Args:
-      path: the file.
+      path: the file or files.
       panels: title -> list of lines {"label": "VAE" or "IWAE", "published": bool, "k": [], "nll": [] in nats, "sd": []
         over seeds, NaN for a single seed}; published lines need no "sd".
     """
-    figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 4.4), layout="constrained")
+    figure = style.figure(style.COLUMN * len(panels), 2.7)
     for axes, (title, lines) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for line in lines:
             color = _LINE_COLORS[line["label"]]
-            style = {"linestyle": "--", "marker": "o", "mfc": "white"} if line["published"] else {"marker": "o"}
+            form = {"linestyle": "--", "marker": "o", "mfc": "white"} if line["published"] else {"marker": "o"}
             label = f"{line['label']}, published" if line["published"] else line["label"]
             bars = None if line["published"] else line["sd"]
-            axes.errorbar(line["k"], line["nll"], bars, color=color, capsize=4, label=label, **style)
+            axes.errorbar(line["k"], line["nll"], bars, color=color, label=label, **form)
         counts = sorted({k for line in lines for k in line["k"]})
         axes.set(xscale="log", xlabel="samples k in training", ylabel="test NLL in nats", title=title)
         axes.set_xlim(0.8 * counts[0], 1.25 * counts[-1])
         axes.set_xticks(counts, labels=counts)
         axes.xaxis.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=9)
-    png.save_figure(figure, path)
+        axes.grid()
+        axes.legend()
+    output.save_figure(figure, path)
 
 
-def save_active_units(path: str | pathlib.Path, cells: Sequence[Mapping[str, Any]]) -> None:
-    """Draws active units as bars, measured next to published, with stacked layers, as a PNG file.
+@style.look()
+def save_active_units(path: output.Paths, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Draws active units as bars, measured next to published, with stacked layers.
 
     Args:
-      path: the file.
+      path: the file or files.
       cells: for each cell {"label": text, "ours": [] counts per layer or None, "published": [] or None}.
     """
-    figure = matplotlib.figure.Figure(figsize=(max(5.0, 2.0 + 0.95 * len(cells)), 4.4), layout="constrained")
+    figure = style.figure(max(style.COLUMN, min(style.PAGE, 1.0 + 0.6 * len(cells))), 2.7)
     axes = figure.subplots()
     num_layers = max(len(cell[name] or ()) for cell in cells for name in _BAR_COLORS)
     for shift, name in zip((-0.2, 0.2), _BAR_COLORS, strict=True):
         stacks = [(i + shift, cell[name]) for i, cell in enumerate(cells) if cell[name]]
         _draw_stacks(axes, stacks, name, num_layers)
-    axes.set_xticks(range(len(cells)), labels=[cell["label"] for cell in cells], fontsize=9)
+    axes.set_xticks(range(len(cells)), labels=[cell["label"] for cell in cells], fontsize=style.TINY)
     axes.set_ylabel("active units")
-    axes.grid(alpha=0.3, axis="y")
+    axes.grid(axis="y")
     axes.set_axisbelow(True)
     middle, half = (len(cells) - 1) / 2.0, max(len(cells), 3) / 2.0 + 0.1
     axes.set_xlim(middle - half, middle + half)
     axes.margins(y=0.1)
-    figure.legend(loc="outside upper center", ncols=4 if len(cells) > 5 else 2, fontsize=9, frameon=False)
-    png.save_figure(figure, path)
+    figure.legend(loc="outside upper center", ncols=4 if len(cells) > 5 else 2, frameon=False)
+    output.save_figure(figure, path)
 
 
 def _draw_stacks(axes, stacks, name, num_layers):
@@ -125,4 +124,4 @@ def _draw_stacks(axes, stacks, name, num_layers):
             axes.bar(x, heights, 0.38, bottoms, color=_BAR_COLORS[name][layer % 2], label=label)
     for x, units in stacks:
         text = "+".join(f"{round(count, 1):g}" for count in units)
-        axes.annotate(text, (x, sum(units)), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(text, (x, sum(units)), (0, 2), textcoords="offset points", ha="center", fontsize=style.TINY)

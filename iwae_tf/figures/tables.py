@@ -1,15 +1,13 @@
 """Pictures of tables: rows that a model draws beside the rows of the data."""
 
-import pathlib
 from collections.abc import Sequence
 
-import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from iwae_tf.figures import png
+from iwae_tf.figures import output, style
 
-_DATA, _MODEL = "C0", "C1"
+_DATA, _MODEL = style.BLUE, style.VERMILION
 _MOST_MARGINALS, _MOST_PAIRS = 24, 5
 _NUM_BINS = 30
 _MOST_POINTS = 500
@@ -17,13 +15,12 @@ _MOST_POINTS = 500
 _TAIL = 0.005
 
 
-def save_marginals(
-    path: str | pathlib.Path, data: np.ndarray, drawn: np.ndarray, columns: Sequence[str], title: str
-) -> None:
-    """Draws a histogram of each column, of the data and of the model, as a PNG file.
+@style.look()
+def save_marginals(path: output.Paths, data: np.ndarray, drawn: np.ndarray, columns: Sequence[str], title: str) -> None:
+    """Draws a histogram of each column, of the data and of the model.
 
     Args:
-      path: the file.
+      path: the file or files.
       data: float array [n, columns]; NaN is a missing value.
       drawn: rows from the model, float array [m, columns].
       columns: the names of the columns; the first 24 are drawn.
@@ -32,7 +29,7 @@ def save_marginals(
     shown = columns[:_MOST_MARGINALS]
     across = min(4, len(shown))
     down = -(-len(shown) // across)
-    figure = matplotlib.figure.Figure(figsize=(2.6 * across, 1.9 * down + 0.6), layout="constrained")
+    figure = style.figure(style.PAGE / 4.0 * max(2, across), 1.3 * down + 0.5)
     all_axes = figure.subplots(down, across, squeeze=False).ravel()
     for axes in all_axes[len(shown) :]:
         axes.axis("off")
@@ -40,24 +37,22 @@ def save_marginals(
         values = data[~np.isnan(data[:, i]), i]
         bins = _bins(values if len(values) else drawn[:, i])
         axes.hist(values, bins, density=True, color=_DATA, alpha=0.5, label="data")
-        axes.hist(drawn[:, i], bins, density=True, histtype="step", color=_MODEL, linewidth=1.5, label="model")
-        axes.set_title(_short(column), fontsize=9)
+        axes.hist(drawn[:, i], bins, density=True, histtype="step", color=_MODEL, label="model")
+        axes.set_title(_short(column), parse_math=False)
         axes.set_yticks([])
-        axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    all_axes[0].legend(fontsize=7)
+    all_axes[0].legend(fontsize=style.TINY)
     more = f" (the first {len(shown)} of {len(columns)} columns)" if len(columns) > len(shown) else ""
-    figure.suptitle(f"{title}: marginals{more}", fontsize=10)
-    png.save_figure(figure, path)
+    figure.suptitle(f"{title}: marginals{more}")
+    output.save_figure(figure, path)
 
 
-def save_pairs(
-    path: str | pathlib.Path, data: np.ndarray, drawn: np.ndarray, columns: Sequence[str], title: str
-) -> None:
-    """Draws pairs of columns: the data below the diagonal, the model above it, as a PNG file.
+@style.look()
+def save_pairs(path: output.Paths, data: np.ndarray, drawn: np.ndarray, columns: Sequence[str], title: str) -> None:
+    """Draws pairs of columns: the data below the diagonal, the model above it.
 
     Args:
-      path: the file.
+      path: the file or files.
       data: float array [n, columns]; NaN is a missing value.
       drawn: rows from the model, float array [m, columns].
       columns: the names of the columns; those with the strongest correlations are drawn.
@@ -65,22 +60,23 @@ def save_pairs(
     """
     chosen = _most_correlated(data)
     side = len(chosen)
-    figure = matplotlib.figure.Figure(figsize=(1.9 * side + 0.5, 1.9 * side + 0.6), layout="constrained")
+    figure = style.figure(1.35 * max(2, side) + 0.25, 1.35 * side + 0.4)
     grid = figure.subplots(side, side, squeeze=False)
     limits = [_bins(data[~np.isnan(data[:, i]), i])[[0, -1]] for i in chosen]
     for row, vertical in enumerate(chosen):
         for column, horizontal in enumerate(chosen):
             axes = grid[row, column]
             if row == column:
-                axes.text(0.5, 0.5, _short(columns[vertical]), ha="center", va="center", transform=axes.transAxes)
+                name = _short(columns[vertical])
+                axes.text(0.5, 0.5, name, ha="center", va="center", transform=axes.transAxes, parse_math=False)
             else:
                 stack, colour = (data, _DATA) if row > column else (drawn, _MODEL)
                 points = stack[:_MOST_POINTS, [horizontal, vertical]]
                 axes.plot(*points.T, ".", markersize=2, alpha=0.5, color=colour)
                 axes.set(xlim=limits[column], ylim=limits[row])
             axes.set(xticks=[], yticks=[])
-    figure.suptitle(f"{title}: data below the diagonal, model above", fontsize=10)
-    png.save_figure(figure, path)
+    figure.suptitle(f"{title}: data below the diagonal, model above")
+    output.save_figure(figure, path)
 
 
 def _bins(values):
@@ -110,11 +106,12 @@ def _short(name):
     return name if len(name) <= 18 else f"{name[:17]}…"
 
 
-def save_scores(path: str | pathlib.Path, scores: np.ndarray, test: np.ndarray | None, name: str) -> None:
-    """Draws histograms of log p(x) of new data and of a run's test data, as a PNG file.
+@style.look()
+def save_scores(path: output.Paths, scores: np.ndarray, test: np.ndarray | None, name: str) -> None:
+    """Draws histograms of log p(x) of new data and of a run's test data.
 
     Args:
-      path: the file.
+      path: the file or files.
       scores: log p(x) in nats, float array [n]; values that are not finite are left out.
       test: those of the test data, or None.
       name: what the new data are.
@@ -124,10 +121,11 @@ def save_scores(path: str | pathlib.Path, scores: np.ndarray, test: np.ndarray |
     everything = np.concatenate([stack for stack, *_ in finite])
     low, high = np.quantile(everything, [0.001, 1.0]) if len(everything) else (0.0, 1.0)
     bins = np.linspace(low, high, 61)
-    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    figure = style.figure(style.COLUMN, 2.3)
     axes = figure.subplots()
     for stack, label, colour in finite:
-        axes.hist(np.clip(stack, low, high), bins.tolist(), density=True, alpha=0.6, label=_short(label), color=colour)
-    axes.set(xlabel="log p(x) in nats", ylabel="density")
+        name = _short(label).replace("$", r"\$")
+        axes.hist(np.clip(stack, low, high), bins.tolist(), density=True, alpha=0.6, label=name, color=colour)
+    axes.set(xlabel=r"$\log p(x)$ in nats", ylabel="density")
     axes.legend()
-    png.save_figure(figure, path)
+    output.save_figure(figure, path)

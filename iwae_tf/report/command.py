@@ -1,7 +1,7 @@
 """Compares runs with each other and with the paper: `python -m iwae_tf.report runs/*`.
 
-The report is report.md and its pictures. The runs may be unfinished or copied from elsewhere; they are
-not changed.
+The report is report.md, its tables as LaTeX in report.tex, and its pictures. The runs may be unfinished or copied from
+elsewhere; they are not changed.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from iwae_tf.errors import UserError
 from iwae_tf.experiment.command import run_command
-from iwae_tf.experiment.flags import flag, parse_folder
+from iwae_tf.experiment.flags import figure_format_flag, flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.report import folder, reported_run, rows, text
 from iwae_tf.runtime import console, files
@@ -27,6 +27,7 @@ class ReportOptions:
         "docs/results/.",
         parse=parse_folder,
     )
+    figure_format: tuple[str, ...] = figure_format_flag()
     json: bool = flag(False, "Also write the contents of the report as JSON, beside its text.")
 
 
@@ -49,10 +50,17 @@ def main(argv: Sequence[str]) -> None:
         place.pictures.mkdir(parents=True, exist_ok=True)
     # The text is written first: it marks the place as a report, should the drawing be interrupted.
     files.write_atomically(place.text, text.report_text(content, pictures, place.link).encode())
-    drawn = {picture.name: picture.draw for picture in pictures if picture.draw}
-    place.remove_old(drawn)
-    for name, draw in drawn.items():
-        draw(place.pictures / name)
+    # The text shows PNG files.
+    formats = dict.fromkeys(("png", *options.figure_format))
+    drawn = {
+        draw: [(place.pictures / name).with_suffix(f".{form}") for form in formats]
+        for _, _, name, draw in pictures
+        if draw
+    }
+    place.remove_old({path.name for paths in drawn.values() for path in paths})
+    files.write_atomically(place.latex, text.latex_text(content).encode())
+    for draw, paths in drawn.items():
+        draw(paths)
     if options.json:
         captions = [{"heading": p.heading, "caption": p.caption, "file": p.name or None} for p in pictures]
         content |= {"pictures": captions}

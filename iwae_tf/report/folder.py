@@ -11,7 +11,9 @@ from iwae_tf.errors import UserError
 from iwae_tf.report import text
 
 # The files of a report, besides its text; those of an earlier report are removed.
-_REPORT_FILES = re.compile(r"report\.json|(samples|reconstructions|(learning_curves|nll|active_units)(_\d+)?)\.png")
+_REPORT_FILES = re.compile(
+    r"report\.(json|tex)|(samples|reconstructions|(learning_curves|nll|active_units)(_\d+)?)\.(png|pdf|svg)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +43,18 @@ class Place:
         """The file of --json."""
         return self.text.with_suffix(".json")
 
+    @property
+    def latex(self) -> pathlib.Path:
+        """The tables as LaTeX."""
+        return self.text.with_suffix(".tex")
+
     def link(self, picture: str) -> str:
         """Returns the path of a picture in the text."""
         return (self.pictures / picture).relative_to(self.text.parent).as_posix()
 
     def is_report(self) -> bool:
         """Whether there is a report, and not just any Markdown file."""
-        if not os.path.isfile(self.text):
-            return False
-        with contextlib.suppress(OSError), self.text.open(encoding="utf-8", errors="replace") as file:
-            return file.read(len(text.BEGINNING)) == text.BEGINNING
-        return False
+        return _begins_with(self.text, text.BEGINNING)
 
     @contextlib.contextmanager
     def refusing_failures(self) -> Iterator[None]:
@@ -83,6 +86,11 @@ class Place:
         entries = set(self.pictures.iterdir()) - interrupted if self.pictures.exists() else set()
         if (entries or self.text.exists()) and not self.is_report():
             raise UserError(f"--out={self.out} holds something other than a report; give another --out.")
+        if self.latex.exists() and not _begins_with(self.latex, text.LATEX_BEGINNING):
+            raise UserError(
+                f"{self.latex} is something other than the tables of a report, which would replace it; rename it or "
+                "give another --out."
+            )
         folders = sorted(path.name for path in self._report_files() if path.is_dir())
         if folders:
             raise UserError(
@@ -98,3 +106,12 @@ class Place:
 
     def _report_files(self) -> list[pathlib.Path]:
         return [path for path in self.pictures.glob("*") if _REPORT_FILES.fullmatch(path.name)]
+
+
+def _begins_with(path: pathlib.Path, beginning: str) -> bool:
+    """Whether there is a file that begins with a text."""
+    if not os.path.isfile(path):
+        return False
+    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(len(beginning)) == beginning
+    return False

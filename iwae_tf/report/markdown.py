@@ -22,11 +22,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
       header: the names of the columns, plain text.
       rows: the cells of each row, plain text. Columns of numbers are aligned right.
     """
-    # "3: IWAE" begins with a number, but is not one.
-    right = [all(re.match(r"[-+]?\d(?!\d*:)|$|-$", row[i]) for row in rows) for i in range(len(header))]
-    rule = ["--:" if is_right else "---" for is_right in right]
+    rule = ["--:" if is_number else "---" for is_number in number_columns(header, rows)]
     escaped = [[escape(cell) for cell in row] for row in (header, *rows)]
     return [f"| {' | '.join(cells)} |" for cells in (escaped[0], rule, *escaped[1:])]
+
+
+def number_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Whether each column of a table has nothing but numbers."""
+    # "3: IWAE" begins with a number, but is not one.
+    return [all(re.match(r"[-+]?\d(?!\d*:)|$|-$", row[i]) for row in rows) for i in range(len(header))]
 
 
 def code(lines: Iterable[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,13 +28,13 @@ class Picture(NamedTuple):
       heading: its subject.
       caption: what it shows, or why it is missing; the first sentence is the most important.
       name: the name of its file, or "" if it is missing.
-      draw: a function of the file's path, or None if it is missing.
+      draw: a function of its file or files, or None if it is missing.
     """
 
     heading: str
     caption: str
     name: str = ""
-    draw: Callable[[pathlib.Path], None] | None = None
+    draw: Callable[[figures.Paths], None] | None = None
 
 
 def report_pictures(runs: Sequence[ReportedRun], groups: Sequence[Group]) -> list[Picture]:

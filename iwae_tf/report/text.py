@@ -1,4 +1,4 @@
-"""The report as Markdown, and its tables for the console."""
+"""The report as Markdown, its tables as LaTeX, and its tables for the console."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from iwae_tf import paper
 from iwae_tf.experiment import summary
-from iwae_tf.report import markdown
+from iwae_tf.report import latex, markdown
 
 if TYPE_CHECKING:  # Importing matplotlib takes a while.
     from iwae_tf.report.pictures import Picture
 
 # By these words a folder is recognised as a report.
 BEGINNING = "# Report\n\nRuns: "
+# By this line a LaTeX file is recognised as that of a report.
+LATEX_BEGINNING = "% Tables of a report of iwae_tf."
+_LATEX_INTRODUCTION = f"""\
+{LATEX_BEGINNING} Include them with \\input; they need
+% \\usepackage{{booktabs}}
+% \\usepackage[T1]{{fontenc}}
+% \\usepackage{{textcomp}}"""
 _INTRODUCTION = """\
 NLL is the negative log-likelihood of the test images in nats: -L_5000, unless another number of samples is given;
 lower is better. For a single run, it is the NLL +- its standard error over the test images. For runs that differ only
@@ -73,6 +80,38 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
         lines += ["", "## Versions", "", *_version_lines(runs)]
     lines += ["", "## Commands", "", *_command_lines(runs)]
     return "\n".join(lines) + "\n"
+
+
+# Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not.
+_NOT_IN_LATEX = ("run no.", "started from", "minutes")
+
+
+def latex_text(content: dict[str, Any]) -> str:
+    """The tables of the report as LaTeX, but not its pictures and commands.
+
+    Args:
+      content: as `rows.contents` returns it.
+    """
+    lines = [_LATEX_INTRODUCTION]
+    for dataset, rows in content["tables"].items():
+        caption = f"Test NLL in nats on {dataset}, next to the published one"
+        lines += ["", *latex.table(*_of_paper(_paper_table(rows)), caption, f"tab:{dataset.replace('_', '-')}")]
+    if content["pairs"]:
+        caption = "VAE and IWAE on the same test images: NLL in nats"
+        lines += ["", *latex.table(*_of_paper(_pairs_table(content["pairs"])), caption, "tab:pairs")]
+    if content["other_runs"]:
+        lines += ["", *latex.table(*_of_paper(_other_table(content["other_runs"])), "Other runs", "tab:other-runs")]
+    if any(run["results"] for run in content["runs"]):
+        table = _reliability_table(content["runs"])
+        lines += ["", *latex.table(*table, "Reliability of the NLL", "tab:reliability")]
+    return "\n".join(lines) + "\n"
+
+
+def _of_paper(table: tuple[list[str], list[list[str]]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells without the columns that a paper has no use for."""
+    header, rows = table
+    kept = [i for i, name in enumerate(header) if name not in _NOT_IN_LATEX]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def console_lines(content: dict[str, Any]) -> list[str]:

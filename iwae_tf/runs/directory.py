@@ -11,7 +11,8 @@ results.json                the results of the evaluation, see `results.Results`
 test_log_likelihoods.npz    per-image values behind the NLL
 samples.npz                 images drawn from the prior
 figures/                    pictures
-train/, validation/         TensorBoard event files
+train/, validation/         TensorBoard event files of the training
+test/                       those of the run's flags and results, and files of the projector
 saved_model/                the exported model
 pruned/                     the model without inactive units, and its NLL
 gradients.json              bias and variance of gradient estimators
@@ -66,6 +67,9 @@ class RunDirectory:
         self.figures = self.path / "figures"
         self.train_events = self.path / "train"
         self.validation_events = self.path / "validation"
+        self.test_events = self.path / "test"
+        self.settings_events = self.test_events / "events.out.tfevents.0.settings"
+        self.result_events = self.test_events / "events.out.tfevents.1.results"
         self.saved_model = self.path / "saved_model"
         self.pruned = self.path / "pruned"
         self.gradients = self.path / "gradients.json"
@@ -230,8 +234,9 @@ class RunDirectory:
 
     def discard_results(self) -> None:
         """Removes the results and exported models, which do not describe a model that is trained further."""
-        drawn = (self.figures / f"{name}.png" for name in ("gradients", "ais"))
-        for path in (self.results, *self._measured_later(), *drawn):
+        drawn = [path for name in ("gradients", "ais") for path in self.figures.glob(f"{name}.*")]
+        shown = [path for path in self.test_events.glob("*") if path.is_file() and path != self.settings_events]
+        for path in (self.results, *self._measured_later(), *drawn, *shown):
             path.unlink(missing_ok=True)
         if self.saved_model.exists():
             shutil.rmtree(self.saved_model)
@@ -243,7 +248,7 @@ class RunDirectory:
             shutil.rmtree(self.pruned)
 
     def _folders(self):
-        events = self.train_events, self.validation_events
+        events = self.train_events, self.validation_events, self.test_events
         return self.checkpoints, self.figures, *events, self.saved_model, self.pruned
 
     def _files(self):
@@ -271,7 +276,8 @@ class RunDirectory:
     def _temporaries(self):
         """What is left of writes that were killed."""
         named = [path for known in (*self._files(), *self._folders()) for path in self.path.glob(f".{known.name}*")]
-        return [*named, *self.checkpoints.glob(".ckpt-*"), *self.figures.glob(".*.png.*"), *self.pruned.glob(".*")]
+        folders = self.figures, self.test_events, self.pruned
+        return [*named, *self.checkpoints.glob(".ckpt-*"), *(path for folder in folders for path in folder.glob(".*"))]
 
     @contextlib.contextmanager
     def _refusing_failures(self):
