@@ -189,7 +189,8 @@ def test_a_run_on_a_table(folder):
     assert results.data.num_images == {"train": 48, "validation": 6, "test": 6}
     assert results.data.num_missing == 30
     figures = {path.name for path in run.figures.glob("*.png")}
-    assert figures == {"bounds.png", "marginals.png", "pairs.png", "samples_needed.png", "units.png"}
+    names = ("bounds", "marginals", "pairs", "samples_needed", "units", "embedding")
+    assert figures == {f"{name}.png" for name in names}
     model = iwae_tf.load(run.path)
     table = datasets.load(f"csv:{folder / 'things.csv'}", support=supports.REAL, test_fraction=0.1,
                           validation_fraction=0.1, drop_columns=("name",))  # fmt: skip
