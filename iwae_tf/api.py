@@ -12,11 +12,9 @@ from iwae_tf.errors import UserError, first_line
 from iwae_tf.experiment import build
 from iwae_tf.importance import LogLikelihood
 from iwae_tf.runs import RunDirectory
+from iwae_tf.runs.directory import TRAINED_WITH
 from iwae_tf.runs.results import Training, describe_data
 from iwae_tf.runtime import files
-
-# The setting that tells a run of `train` from a run of a command.
-_TRAINED_WITH = "trained_with"
 
 
 def load(
@@ -39,7 +37,7 @@ def load(
     """
     run = build.trained_run(run_dir_or_name)
     settings = run.read_flags()
-    if _TRAINED_WITH not in settings:
+    if TRAINED_WITH not in settings:
         return build.load(run)
     model = model or _described_model(run)
     training.prepare(model, _plan(settings))
@@ -135,7 +133,7 @@ def _described_model(run):
 
 def _refuse_other_run(run, model, plan):
     """Raises a UserError if the folder holds a run of a command, or one of other networks."""
-    if run.flags.exists() and _TRAINED_WITH not in run.read_flags():
+    if run.flags.exists() and TRAINED_WITH not in run.read_flags():
         raise UserError(
             f"{run.path} was trained by python -m iwae_tf.main; choose another run directory, or overwrite the run."
         )
@@ -169,7 +167,7 @@ def _plan(settings):
 def _settings(model, plan):
     """Everything that decides what a training run computes, as far as it can be named, name -> text."""
     described = {
-        _TRAINED_WITH: "iwae_tf.train",
+        TRAINED_WITH: "iwae_tf.train",
         "objective": " ".join(map(str, (model.objective.name, *model.objective.parameters))),
         "gradient_estimator": model.gradient_estimator,
         "num_samples": model.num_samples,

@@ -18,6 +18,7 @@ from iwae_tf.experiment.checks import DATA_SET_FLAGS
 from iwae_tf.experiment.flags import DEPENDENT_FLAGS, EVALUATION_FLAGS, RUN_FLAGS, Options, fields
 from iwae_tf.experiment.parsing import as_text
 from iwae_tf.runs import RunDirectory
+from iwae_tf.runs.directory import TRAINED_WITH
 
 
 def run_flags(options: Options) -> dict[str, str]:
@@ -76,9 +77,9 @@ def parse(argv: Sequence[str]) -> Options:
 def _words(run):
     """The command line of a run, and its --init_from: that model may since lie in the default run directory."""
     stored = run.read_flags()
-    if "trained_with" in stored:
+    if TRAINED_WITH in stored:
         raise UserError(
-            f"{run.path} was trained with {stored['trained_with']}: build the same model in Python and call it again "
+            f"{run.path} was trained with {stored[TRAINED_WITH]}: build the same model in Python and call it again "
             "with the same plan, which restores the weights."
         )
     unknown = sorted(set(stored) - set(RUN_FLAGS))

@@ -16,7 +16,7 @@ from iwae_tf.errors import UserError
 from iwae_tf.experiment import finished, stored, summary
 from iwae_tf.experiment.flags import EVALUATION_FLAGS, Options
 from iwae_tf.runs import DataDescription, Results, RunDirectory
-from iwae_tf.runs.directory import MOVING_SETTINGS
+from iwae_tf.runs.directory import MOVING_SETTINGS, TRAINED_WITH
 from iwae_tf.runs.results import Annealing
 from iwae_tf.runtime import console, files
 
@@ -182,7 +182,7 @@ def _was_trained_in_python(path):
         settings = RunDirectory(path).read_flags()
     except OSError:
         return False  # Reading the run reports it.
-    if "trained_with" not in settings:
+    if TRAINED_WITH not in settings:
         return False
     console.warn(f"skipping {path}, which was trained with iwae_tf.train")
     return True

@@ -39,6 +39,8 @@ FORMAT = 2
 _FORMAT_LINE = re.compile(r"# iwae_tf run, format ([0-9]{1,9})")
 # Of flags.txt, in any locale; the names of files need not be UTF-8.
 _ENCODING = ("utf-8", "surrogateescape")
+# The setting that tells a run of `iwae_tf.train` from a run of a command.
+TRAINED_WITH = "trained_with"
 # Settings that may grow when a run is continued.
 GROWING_SETTINGS = ("stages",)
 # Settings that say where something is stored, which may change; data.json describes what has to be there.
