@@ -110,7 +110,7 @@ def _measure(options, run, model, x):
 
 def _flags(options, *left_out):
     """The flags that decide what is measured, name -> value."""
-    names = ("run_dir", "data_dir", "figure_format", *left_out)
+    names = ("run_dir", "data_dir", "figure_format", "json", *left_out)
     return {name: value for name, value in dataclasses.asdict(options).items() if name not in names}
 
 
