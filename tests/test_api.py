@@ -104,6 +104,7 @@ def test_weights_older_than_the_results_are_said_to_be(tmp_path, capsys):
     words = ["--max_images=60", "--epochs=2", "--k=1", "--batch_size=20", "--latent_dims=2", "--hidden_dims=5"]
     words += ["--nll_samples=10", "--noexport", f"--run_dir={tmp_path}", "--nojit"]
     main.main(["main", *words])
+    capsys.readouterr()
     iwae_tf.load(tmp_path)
     assert capsys.readouterr().err == ""
     checkpoints = sorted((tmp_path / "checkpoints").glob("*.npz"), key=lambda path: int(path.stem.split("-")[1]))

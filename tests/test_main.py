@@ -226,13 +226,13 @@ def test_another_format_of_the_figures_draws_again_without_measuring(finished, c
     _, run = finished
     results, picture = run.results.read_bytes(), (run.figures / "samples.png").read_bytes()
     main.main(["main", *FLAGS, "--figure_format=png,pdf", "--noexport", "--nojit", f"--run_dir={run.path}"])
-    assert "evaluating" not in capsys.readouterr().out
+    assert "evaluating" not in capsys.readouterr().err
     assert run.results.read_bytes() == results
     assert (run.figures / "samples.png").read_bytes() == picture
     drawn = [{path.stem for path in run.figures.glob(f"*.{form}")} for form in ("png", "pdf")]
     assert drawn[0] == drawn[1]
     main.main(["main", *FLAGS, "--figure_format=pdf", f"--run_dir={run.path}"])
-    assert "is finished" in capsys.readouterr().out
+    assert "is finished" in capsys.readouterr().err
     for path in run.figures.glob("*.pdf"):
         path.unlink()
 
