@@ -106,9 +106,8 @@ def _cells(argv):
     if run_dirs:
         raise UserError(f"{run_dirs[0]} cannot be used for a whole table: each cell has its own folder in {_RUNS}/.")
     names = _names([word for word in argv[1:] if not word.startswith("-")] or [_DEFAULT_CELLS])
-    origins = {name: _origins(name) for name in names}
-    names = dict.fromkeys([*names, *(other for others in origins.values() for other in others)])
-    cells = [_cell(name, flags) for name in names]
+    with_origins = dict.fromkeys(each for name in names for each in (*_origins(name), name))
+    cells = [_cell(name, flags) for name in with_origins]
     return sorted(cells, key=lambda cell: (len(cell.origins), cell.num_samples))
 
 

@@ -142,7 +142,7 @@ def _draw_bounds(results, title, paths: _Files):
 
 
 def _draw_worst(model, test, per_image, image_shape, paths: _Files):
-    """Draws the images with the least reliable per_image: by k-hat if it was measured, else by largest weight."""
+    """Draws the images with the least reliable estimates: by k-hat if it was measured, else by largest weight."""
     measured = np.isfinite(per_image.k_hats).any()
     k_hats = np.where(np.isnan(per_image.k_hats), -np.inf, per_image.k_hats)
     worst = np.argsort(-(k_hats if measured else per_image.largest_weights), kind="stable")[:_NUM_WORST]

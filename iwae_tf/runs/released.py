@@ -28,13 +28,9 @@ def folder() -> pathlib.Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "models"
 
 
-def names(models: pathlib.Path | None = None) -> list[str]:
-    """Returns the names of the released models, sorted.
-
-    Args:
-      models: their folder, by default `folder()`.
-    """
-    found = (models or folder()).glob(f"*/{_CHECKSUMS}")
+def names() -> list[str]:
+    """Returns the names of the released models, sorted."""
+    found = folder().glob(f"*/{_CHECKSUMS}")
     return sorted(path.parent.name for path in found if RunDirectory(path.parent).weights.exists())
 
 
