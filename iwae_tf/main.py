@@ -86,11 +86,12 @@ def _announce(options, images, data, workers, run):
     if not workers.is_chief:
         console.note(f"worker {workers.index + 1} of {workers.count}; the first one writes the files")
         return
-    kind = "rows" if images.is_table else "images"
-    num_images = f"{len(images.train):,} {kind} of {options.dataset}"
+    num_images = f"{len(images.train):,} {images.noun} of {options.dataset}"
     console.note(f"{summary.title(options)} on {num_images}; all files go to {run.path}/")
     if data.num_duplicates:
-        console.note(f"{data.num_duplicates:,} of the {len(images.test):,} test {kind} are also training {kind}")
+        console.note(
+            f"{data.num_duplicates:,} of the {len(images.test):,} test {images.noun} are also training {images.noun}"
+        )
     if images.is_table:
         _describe_table(images)
     if options.strategy != "default":

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
         smaller = _smaller(model, run_options, images.event_shape, kept)
         pruning.transfer(model, smaller, kept, [layer.means for layer in measured])
         pair = {"before": model, "after": pruning.OnSharedEpsilon(smaller, model, kept)}
-        values = _evaluate(pair, observations.fixed(images.test, "test", model.support), options)
+        values = _evaluate(pair, observations.fixed(images.test, "test", model.support), options, images.noun)
         summary = _summary(options, kept, {"before": model, "after": smaller}, values, num_train)
         _write(run, summary, smaller if options.export else None)
         print(json.dumps(summary, indent=2) if options.json else _table(summary, run))
@@ -110,15 +110,15 @@ def _announce(measured, kept, threshold):
         console.note(text)
 
 
-def _evaluate(models, test, options):
+def _evaluate(models, test, options, noun):
     """Estimates log p(x) of the first test images under each model, name -> float64 [num_images]."""
     from iwae_tf.evaluation import log_likelihood
 
     test = test[: options.images or None]
     values = {}
     for name, model in models.items():
-        console.note(f"{name}: evaluating {len(test):,} test images with {options.nll_samples:,} samples each")
-        countdown = progress.Countdown(len(test))
+        console.note(f"{name}: evaluating {len(test):,} test {noun} with {options.nll_samples:,} samples each")
+        countdown = progress.Countdown(len(test), noun=noun)
 
         def report(estimates, countdown=countdown):
             countdown.update(len(estimates), f"NLL {-estimates.log_likelihoods.mean():.2f} nats")

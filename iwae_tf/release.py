@@ -118,6 +118,9 @@ def _add(options):
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"Cannot write to --folder={options.folder} ({error.strerror}); give another one.") from error
     size = sum(path.stat().st_size for path in target.iterdir())
+    if options.json:
+        print(json.dumps({"folder": str(target), "bytes": size, "nll": msgspec.to_builtins(results.nll)}, indent=2))
+        return
     print(f"{summary.title(run_options)}: NLL {summary.with_stderr(results.nll)}")
     print(f"{target} has {size / 1e6:.1f} MB")
 
@@ -146,12 +149,42 @@ def _verify(options):
     images, model = build.load_images_of(run, options.data_dir), build.load(run)
     x = observations.fixed(images.test[: options.images or None], "test", model.support)
     num_samples = results.nll.num_samples
-    console.note(f"{options.verify}: measuring {len(x):,} test images with {num_samples:,} samples each")
-    countdown = progress.Countdown(len(x))
+    console.note(f"{options.verify}: measuring {len(x):,} test {images.noun} with {num_samples:,} samples each")
+    countdown = progress.Countdown(len(x), noun=images.noun)
     again = log_likelihood.evaluate_images(
         model, x, num_samples, report=lambda done: countdown.update(len(done), _nll(done.log_likelihoods))
     )
-    _compare(before[: len(x)], again)
+    comparison = _compare(before[: len(x)], again)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(comparison) | {"agrees": comparison.agrees}, indent=2))
+    else:
+        print(
+            f"released NLL {comparison.released_nll:.2f}, measured again NLL {comparison.nll:.2f}; one image differs by "
+            f"at most {comparison.largest_difference:.2g} nats"
+        )
+    if not comparison.agrees:
+        raise UserError(
+            f"The log-likelihoods differ by {comparison.nll - comparison.released_nll:.3g} nats on average, more than "
+            "chance explains: these are other images or other weights; install iwae_tf again."
+        )
+    if not options.json:
+        print("They agree.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    """Two measurements of the same test images, in nats."""
+
+    num_images: int
+    released_nll: float
+    nll: float
+    largest_difference: float
+    stderr: float
+
+    @property
+    def agrees(self):
+        """Whether other noise and rounding explain the difference."""
+        return abs(self.nll - self.released_nll) <= _STDERRS * self.stderr + _ROUNDING
 
 
 def _nll(log_likelihoods):
@@ -159,23 +192,11 @@ def _nll(log_likelihoods):
 
 
 def _compare(before, again):
-    """Prints both NLLs; raises a UserError if they differ by more than other noise and rounding explain.
-
-    The variance of an estimate of log p(x) is about 1 / its effective sample size.
-    """
-    difference = again.log_likelihoods - before
-    mean, largest = difference.mean(), np.abs(difference).max()
-    stderr = np.sqrt(2.0 * np.sum(1.0 / again.effective_sample_sizes)) / len(difference)
-    print(
-        f"released {_nll(before)}, measured again {_nll(again.log_likelihoods)}; one image differs by at most "
-        f"{largest:.2g} nats"
-    )
-    if not abs(mean) <= _STDERRS * stderr + _ROUNDING:
-        raise UserError(
-            f"The log-likelihoods differ by {mean:.3g} nats on average, more than chance explains: these are other "
-            "images or other weights; install iwae_tf again."
-        )
-    print("They agree.")
+    """Returns a `_Comparison`; the variance of an estimate of log p(x) is about 1 / its effective sample size."""
+    after = again.log_likelihoods
+    stderr = np.sqrt(2.0 * np.sum(1.0 / again.effective_sample_sizes)) / len(after)
+    largest = np.abs(after - before).max()
+    return _Comparison(len(after), *(float(value) for value in (-before.mean(), -after.mean(), largest, stderr)))
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> None:
     start = time.monotonic()
     new = new_data.read(run, options.data, options.data_dir)
     model = new_data.load_model(run, new)
-    console.note(f"scoring {len(new.x):,} rows of {new.name} with {options.num_samples:,} samples each")
-    countdown = progress.Countdown(len(new.x), noun="rows")
+    console.note(f"scoring {len(new.x):,} {new.noun} of {new.name} with {options.num_samples:,} samples each")
+    countdown = progress.Countdown(len(new.x), noun=new.noun)
 
     def report(finished):
         countdown.update(len(finished), f"mean log p(x) {finished.log_likelihoods.mean():.2f} nats")
@@ -117,7 +117,9 @@ def _summary(columns, new):
     mean = Mean(**mean_and_stderr(finite)) if len(finite) else None
     lines = [f"mean log p(x) {mean.mean:.2f} nats" + (f" +- {mean.stderr:.2f}" if mean.stderr else "")] if mean else []
     if len(finite) < len(scores):
-        lines.append(f"{len(scores) - len(finite):,} rows have no finite log p(x): they are far from all training data")
+        lines.append(
+            f"{len(scores) - len(finite):,} {new.noun} have no finite log p(x): they are far from all training data"
+        )
     missing = int(np.isnan(new.x).any(axis=1).sum())
     if missing:
         lines.append(
@@ -126,13 +128,13 @@ def _summary(columns, new):
         )
     if "test_share" in columns:
         share = float(np.mean(columns["test_share"] < 0.01))
-        lines.append(f"{share:.1%} of the rows are less likely than 99 % of the run's test rows")
+        lines.append(f"{share:.1%} of the {new.noun} are less likely than 99% of the test {new.noun} of the run")
     few = int(np.sum(sizes < _FEW_SAMPLES))
-    lines.append(f"effective sample size: median {np.median(sizes):.0f}; below {_FEW_SAMPLES} in {few:,} rows")
+    lines.append(f"effective sample size: median {np.median(sizes):.0f}; below {_FEW_SAMPLES} in {few:,} {new.noun}")
     for name in ("log_likelihood", "log_ratio"):
         lowest = np.argsort(columns[name], kind="stable")[:5]
         rows = ", ".join(f"{i + 1} ({columns[name][i]:.1f})" for i in lowest)
-        lines.append(f"rows with the lowest {name}: {rows}")
+        lines.append(f"{new.noun} with the lowest {name}: {rows}")
     return "\n".join(lines)
 
 

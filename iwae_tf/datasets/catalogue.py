@@ -57,6 +57,11 @@ class Dataset:
         """Whether this is a table rather than images."""
         return len(self.event_shape) == 1
 
+    @property
+    def noun(self) -> str:
+        """What the data are, for messages: rows of a table, or images."""
+        return "rows" if self.is_table else "images"
+
     def first(self, max_images: int) -> "Dataset":
         """Returns the first `max_images` rows of each split."""
         first = {split: getattr(self, split)[:max_images] for split in _SPLITS}

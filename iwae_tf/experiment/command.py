@@ -29,6 +29,8 @@ def import_tensorflow_quietly() -> None:
         import tensorflow as tf
         import tensorflow_probability  # noqa: F401
     tf.get_logger().setLevel("ERROR")
+    # On a GPU, TensorFlow rounds the operands of float32 products to 10 bits by default. Here float32 means float32.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
 

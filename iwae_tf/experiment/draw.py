@@ -138,7 +138,7 @@ def _draw_classes(model, dataset, test, per_image, paths: _Files, title):
 def _draw_bounds(results, title, paths: _Files):
     """Draws L_k against k."""
     bounds = [msgspec.to_builtins(bound) for bound in results.bounds]
-    figures.save_bound_curve(paths("samples_needed"), bounds, -results.corrected_nll.mean, title)
+    figures.save_bound_curve(paths("samples_needed"), bounds, -results.corrected_nll.mean, title, results.data.noun)
 
 
 def _draw_worst(model, test, per_image, image_shape, paths: _Files):

@@ -19,12 +19,14 @@ class NewData(NamedTuple):
       x: float array [num_rows, event], in the units of the likelihood.
       names: the names of the columns of x in the file; empty for images.
       csv: the csv file that they come from, or None.
+      noun: what they are: rows of a table, or images.
     """
 
     name: str
     x: np.ndarray
     names: tuple[str, ...] = ()
     csv: pathlib.Path | None = None
+    noun: str = "rows"
 
     def texts(self) -> Any:
         """Returns the table as it is written in the csv file, with its other columns; or its numbers as texts.
@@ -107,7 +109,7 @@ def read(run: runs.RunDirectory, source: str, data_dir: str = "") -> NewData:
         wanted, found = (" x ".join(map(str, shape)) for shape in (described.event_shape, values.shape[1:]))
         raise UserError(f"{source} has rows of {found} values, but the model was trained on {wanted}.")
     x = observations.fixed(values.reshape(len(values), -1), "test", options.support)
-    return NewData(path.name.partition(".")[0], x, names, path if is_csv else None)
+    return NewData(path.name.partition(".")[0], x, names, path if is_csv else None, described.noun)
 
 
 def _read_csv(path, columns):

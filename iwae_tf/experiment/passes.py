@@ -24,6 +24,7 @@ class Pass(NamedTuple):
 
     Attributes:
       title: what they are, for messages.
+      noun: "images" or "rows".
       num_images: how many there are.
       draw: a function that returns them, float array [num_images, event].
       seed: the seed of their binarisation.
@@ -31,6 +32,7 @@ class Pass(NamedTuple):
     """
 
     title: str
+    noun: str
     num_images: int
     draw: Callable[[], np.ndarray]
     seed: int = observations.SEED
@@ -45,17 +47,19 @@ def evaluation_passes(options: Options, images: datasets.Dataset, support: Suppo
       "binarization_1" and so on, the test images in other binarisations, and "train", training images.
     """
 
+    noun = images.noun
+
     def new_pass(title, stack, split, seed=observations.SEED, num_k_hats=0):
         draw = functools.partial(observations.fixed, stack, split, support, seed)
-        return Pass(title, len(stack), draw, seed, num_k_hats)
+        return Pass(title, noun, len(stack), draw, seed, num_k_hats)
 
-    passes = {"test": new_pass("test images", images.test, "test", num_k_hats=options.khat_images)}
+    passes = {"test": new_pass(f"test {noun}", images.test, "test", num_k_hats=options.khat_images)}
     first = observations.SEED + 1
     for seed in range(first, first + options.binarization_seeds - 1):
-        title = f"test images of binarisation {seed}"
+        title = f"test {noun} of binarisation {seed}"
         passes[f"binarization_{seed}"] = new_pass(title, images.test, "test", seed)
     if options.train_nll_images:
-        passes["train"] = new_pass("training images", images.train[: options.train_nll_images], "train")
+        passes["train"] = new_pass(f"training {noun}", images.train[: options.train_nll_images], "train")
     return passes
 
 
@@ -131,7 +135,7 @@ def _reporter(name, passes, estimates, unfinished):
     missing = sum(passes[other].num_images - len(estimates[other]) for other in later)
     num_samples = estimates[name].num_samples
     console.note(f"evaluating {num_images:,} {title} with {num_samples:,} samples each")
-    countdown = progress.Countdown(num_images, len(estimates[name]), missing)
+    countdown = progress.Countdown(num_images, len(estimates[name]), missing, passes[name].noun)
 
     def report(finished):
         estimates[name] = finished

@@ -81,7 +81,7 @@ def table(options: Options, results: Results) -> str:
         lines.append(f"{'':<39} {results.bits_per_dimension:.3f} bits per dimension")
     elif options.support == supports.REAL:
         lines.append(f"{'':<39} in nats a row, in the units of the data")
-    images = counted(nll.num_images, "test row" if results.data.is_table else "test image")
+    images = counted(nll.num_images, f"test {results.data.noun[:-1]}")
     lines.append(f"{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}")
     return "\n".join(lines)
 

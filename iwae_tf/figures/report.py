@@ -77,7 +77,8 @@ def save_nll_against_k(path: output.Paths, panels: Mapping[str, Sequence[Mapping
             color = _LINE_COLORS[line["label"]]
             form = {"linestyle": "--", "marker": "o", "mfc": "white"} if line["published"] else {"marker": "o"}
             label = f"{line['label']}, published" if line["published"] else line["label"]
-            bars = None if line["published"] else line["sd"]
+            has_bars = not line["published"] and not np.isnan(line["sd"]).all()
+            bars = line["sd"] if has_bars else None
             axes.errorbar(line["k"], line["nll"], bars, color=color, label=label, **form)
         counts = sorted({k for line in lines for k in line["k"]})
         axes.set(xscale="log", xlabel="samples k in training", ylabel="test NLL in nats", title=title)

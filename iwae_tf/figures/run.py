@@ -35,7 +35,9 @@ def save_learning_curves(path: output.Paths, history: Mapping[str, Sequence[floa
 
 
 @style.look()
-def save_bound_curve(path: output.Paths, rows: Sequence[Mapping[str, Any]], corrected: float, title: str) -> None:
+def save_bound_curve(
+    path: output.Paths, rows: Sequence[Mapping[str, Any]], corrected: float, title: str, noun: str = "images"
+) -> None:
     """Draws L_k against k. Where the curve is flat, more samples would not change the bound.
 
     Args:
@@ -43,12 +45,13 @@ def save_bound_curve(path: output.Paths, rows: Sequence[Mapping[str, Any]], corr
       rows: for each number of samples {"k": int, "mean": nats, "stderr": nats over the images, or None}.
       corrected: the last mean without its bias of order 1/k, in nats.
       title: the title of the model.
+      noun: what the test data are, such as "images".
     """
     figure = style.figure(style.COLUMN, 2.5)
     axes = figure.subplots()
     counts, values, stderrs = (np.array([row[name] or 0.0 for row in rows]) for name in ("k", "mean", "stderr"))
-    axes.fill_between(counts, values - stderrs, values + stderrs, alpha=0.2, label="standard error over the images")
-    axes.plot(counts, values, marker="o", label=f"{style.bound('k')} of the test images")
+    axes.fill_between(counts, values - stderrs, values + stderrs, alpha=0.2, label=f"standard error over the {noun}")
+    axes.plot(counts, values, marker="o", label=f"{style.bound('k')} of the test {noun}")
     label = f"{style.bound(int(counts[-1]))} corrected: {corrected:.2f}"
     axes.axhline(corrected, color=style.VERMILION, linestyle=":", label=label)
     axes.annotate(f"{values[-1]:.2f}", (counts[-1], values[-1]), textcoords="offset points", xytext=(-26, -11))

@@ -124,8 +124,10 @@ def save_scores(path: output.Paths, scores: np.ndarray, test: np.ndarray | None,
     figure = style.figure(style.COLUMN, 2.3)
     axes = figure.subplots()
     for stack, label, colour in finite:
-        name = _short(label).replace("$", r"\$")
+        name = label.replace("$", r"\$")
         axes.hist(np.clip(stack, low, high), bins.tolist(), density=True, alpha=0.6, label=name, color=colour)
-    axes.set(xlabel=r"$\log p(x)$ in nats", ylabel="density")
-    axes.legend()
+    lower = int(np.sum(everything < low))
+    note = f" (the first bar has {lower:,} that are lower)" if lower else ""
+    axes.set(xlabel=rf"$\log p(x)$ in nats{note}", ylabel="density")
+    figure.legend(loc="outside upper center", ncols=1, frameon=False)
     output.save_figure(figure, path)

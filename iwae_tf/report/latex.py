@@ -58,8 +58,9 @@ def _maths(match):
 
 
 def _head(name, column):
-    """The name of a column, in several lines if it is long."""
-    lines = [cell(line) for line in textwrap.wrap(name, _HEAD_WIDTH)]
+    """The name of a column, in several lines if it is long; what follows a comma is a line of its own."""
+    parts = name.split(", ") if len(name) > _HEAD_WIDTH else [name]
+    lines = [cell(line) for part in parts for line in textwrap.wrap(part, _HEAD_WIDTH)]
     if len(lines) < 2:
         return "".join(lines)
     text = r" \\ ".join(lines)
@@ -67,7 +68,7 @@ def _head(name, column):
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> list[str]:
-    """A table as lines.
+    """A table as lines, which is shrunk to the width of the text if it is wider.
 
     Args:
       header: the names of the columns, plain text.
@@ -85,6 +86,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, la
         r"  \setlength{\tabcolsep}{4pt}",
         f"  \\caption{{{cell(caption)}}}",
         f"  \\label{{{label}}}",
+        r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{{columns}}}",
         r"    \toprule",
         f"    {lines[0]}",
@@ -92,5 +94,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, la
         *(f"    {line}" for line in lines[1:]),
         r"    \bottomrule",
         r"  \end{tabular}",
+        r"  }",
         r"\end{table*}",
     ]

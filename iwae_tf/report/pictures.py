@@ -220,7 +220,10 @@ def _nll_against_k(dataset: str, groups: Sequence[Group], chosen: Mapping[Cell, 
     for dims in dict.fromkeys(dims for dims, _, _ in shown):
         lines = [_measured_line(shown, dims, objective) for objective in ("vae", "iwae")]
         lines += [_published_line(dataset, dims, objective) for objective in ("vae", "iwae")]
-        panels[counted(len(dims), "layer")] = [line for line in lines if line["k"]]
+        # At k = 1 the VAE is the IWAE; if it has no other point, its line would be hidden behind that of the IWAE.
+        panels[counted(len(dims), "layer")] = [
+            line for line in lines if line["k"] and (line["published"] or line["k"] != [1] or line["label"] == "IWAE")
+        ]
     heading = f"NLL against k, {dataset}"
     if not panels:
         return Picture(heading, f"No run is evaluated with {paper.NLL_SAMPLES:,} samples.")

@@ -89,6 +89,14 @@ class ReportedRun:
         return re.sub(r"_seed\d+$", "", pathlib.PurePath(self.options.init_from).name)
 
     @property
+    def command(self) -> str:
+        """The shell command that repeats the run; a released model that it started from is given by its name."""
+        path, options = pathlib.Path(self.path), self.options
+        if self.origin and RunDirectory(path).is_released() and (path.parent / self.origin).is_dir():
+            options = dataclasses.replace(options, init_from=self.origin)
+        return stored.command(options)
+
+    @property
     def machine(self) -> str:
         """What the run was evaluated on, or "" if it is not recorded."""
         return self.results.machine if self.results and self.results.machine is not UNSET else ""
@@ -260,4 +268,4 @@ def differences(groups: Sequence[Sequence[ReportedRun]]) -> list[str]:
     recipes = [group[0].recipe for group in groups]
     names = dict.fromkeys(name for recipe in recipes for name in recipe)
     different = [name for name in names if len({recipe.get(name) for recipe in recipes}) > 1]
-    return [" ".join(f"{name}={recipe[name]}" for name in different if name in recipe) for recipe in recipes]
+    return [" ".join(f"{name}={recipe[name]}" for name in different if recipe.get(name)) for recipe in recipes]

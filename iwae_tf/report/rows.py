@@ -8,7 +8,6 @@ import numpy as np
 
 from iwae_tf import paper
 from iwae_tf.evaluation.statistics import mean_and_stderr
-from iwae_tf.experiment import stored
 from iwae_tf.report import markdown, reported_run
 from iwae_tf.report.reported_run import ReportedRun
 from iwae_tf.runs import Results
@@ -120,7 +119,7 @@ def _run_row(run: ReportedRun) -> dict[str, Any]:
         "state": run.state,
         "seed": run.options.seed,
         "machine": markdown.printable(run.machine),
-        "command": markdown.printable(stored.command(run.options)),
+        "command": markdown.printable(run.command),
         "results": _plain_results(run.results) if run.results else None,
         "annealing": msgspec.to_builtins(run.annealing) if run.annealing else None,
     }

@@ -19,6 +19,7 @@ LATEX_BEGINNING = "% Tables of a report of iwae_tf."
 _LATEX_INTRODUCTION = f"""\
 {LATEX_BEGINNING} Include them with \\input; they need
 % \\usepackage{{booktabs}}
+% \\usepackage{{graphicx}}
 % \\usepackage[T1]{{fontenc}}
 % \\usepackage{{textcomp}}"""
 _INTRODUCTION = """\
@@ -83,7 +84,7 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
 
 
 # Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not.
-_NOT_IN_LATEX = ("run no.", "started from", "minutes")
+_NOT_IN_LATEX = ("run no.", "started from", "minutes", "recipe", "fewer samples")
 
 
 def latex_text(content: dict[str, Any]) -> str:
@@ -102,7 +103,7 @@ def latex_text(content: dict[str, Any]) -> str:
     if content["other_runs"]:
         lines += ["", *latex.table(*_of_paper(_other_table(content["other_runs"])), "Other runs", "tab:other-runs")]
     if any(run["results"] for run in content["runs"]):
-        table = _reliability_table(content["runs"])
+        table = _of_paper(_reliability_table(content["runs"]))
         lines += ["", *latex.table(*table, "Reliability of the NLL", "tab:reliability")]
     return "\n".join(lines) + "\n"
 
@@ -258,10 +259,8 @@ def _reliability_columns(run: Row) -> dict[str, str]:
         "fewer samples": f"{-fewer['mean']:.2f} (-L_{fewer['k']:,})" if fewer else "",
         "all samples": f"{nll['mean']:.2f} (-L_{nll['num_samples']:,})",
         "corrected": _number(corrected["mean"]),
-        "effective samples, 1 % / 10 % / 50 %": _quantiles(
-            results, "effective_sample_size", ("1%", "10%", "50%"), ".1f"
-        ),
-        "largest weight, 50 % / 90 %": _quantiles(results, "largest_weight", ("50%", "90%"), ".3f"),
+        "effective samples, 1% / 10% / 50%": _quantiles(results, "effective_sample_size", ("1%", "10%", "50%"), ".1f"),
+        "largest weight, 50% / 90%": _quantiles(results, "largest_weight", ("50%", "90%"), ".3f"),
         "annealed": _annealed(run["annealing"]),
         **_optional_columns(results),
     }

@@ -130,6 +130,11 @@ class DataDescription(Struct, frozen=True, kw_only=True):
         """Whether the data are a table rather than images."""
         return self.columns is not UNSET
 
+    @property
+    def noun(self) -> str:
+        """What the data are, for messages: rows of a table, or images."""
+        return "rows" if self.is_table else "images"
+
 
 def describe_data(binarization: str, images: Mapping[str, Any]) -> DataDescription:
     """Returns the description of a data set.
