@@ -24,8 +24,9 @@ find_python() {
   return 1
 }
 
-# Installs the package with an extra. Its stamp is written last and names what was installed: an interrupted set-up is
-# finished by the next call, and one whose files have changed is brought up to date.
+# Installs the package with an extra. In the other editable modes, Python would find a clone in the current folder, which
+# has the name of the package, before the package itself. The stamp is written last and names what was installed: an
+# interrupted set-up is finished by the next call, and one whose files have changed is brought up to date.
 setup() {
   local python stamp extra="$1" stamp_file=".venv/installed_$1"
   stamp="$(cat setup.cfg pyproject.toml constraints.txt | cksum) $PWD"
@@ -39,7 +40,7 @@ setup() {
   fi
   echo "run.sh: installing the packages (some minutes)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-    --editable ".[$extra]"
+    --config-settings editable_mode=compat --editable ".[$extra]"
   echo "$stamp" >"$stamp_file"
 }
 

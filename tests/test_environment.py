@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import iwae_tf
 from iwae_tf import runs
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import memory, parsing
@@ -99,3 +100,10 @@ def test_help_without_a_reader(module, closed, tmp_path):
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode in (0, 128 + signal.SIGPIPE)
     assert done.stderr == ""
+
+
+def test_the_package_is_found_beside_a_clone_with_its_name(tmp_path):
+    (tmp_path / "iwae_tf" / "docs").mkdir(parents=True)
+    code = "import iwae_tf; print(iwae_tf.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == iwae_tf.__version__, done.stderr
