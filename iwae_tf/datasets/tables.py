@@ -113,13 +113,29 @@ def _sniffed(lines, path):
     if not lines:
         raise UserError(f"{path} is empty; expected a table of numbers.")
     counts = {d: [len(row) for row in csv.reader(lines, delimiter=d)] for d in _DELIMITERS}
-    # The delimiter that all lines have, and the same number of times, and most often.
+    # The delimiter that all lines have, and the same number of times, and most often. If one of them is wrong, that which
+    # most lines have as often as the first one.
     steady = {d: number[0] for d, number in counts.items() if len(set(number)) == 1}
-    delimiter = max(steady, key=lambda d: steady[d], default=",")
-    words = next(csv.reader(lines[:1], delimiter=delimiter))
+    delimiter = max(steady, key=lambda d: steady[d], default="")
+    if not delimiter or steady[delimiter] == 1:
+        found = {d: number.count(number[0]) for d, number in counts.items() if number[0] > 1}
+        delimiter = max(found, key=lambda d: found[d], default=delimiter or ",")
+    words, *rows = csv.reader(lines, delimiter=delimiter)
+    _check_lengths(words, rows, delimiter, path)
     named = words[1:] if not words[0] else words
     is_counted = len(named) > 1 and named == list(map(str, range(len(named))))
     return delimiter, is_counted or not all(_is_number(word) for word in words)
+
+
+def _check_lengths(header, rows, delimiter, path):
+    """Raises a UserError if a row is longer than the header, unless all rows begin with a name, as R writes them."""
+    have_names = all(len(row) == len(header) + 1 for row in rows) and any(row[-1] for row in rows)
+    longer = next((row for row in rows if len(row) > len(header)), None)
+    if longer and not have_names:
+        raise UserError(
+            f"{path} has {len(longer)} values in the line {delimiter.join(longer)[:60]!r}, but {len(header)} in its "
+            "first line; put values that contain the delimiter into quotation marks."
+        )
 
 
 def _is_number(word):
@@ -146,7 +162,7 @@ def _numbers(column, path, name):
         if len(texts):
             raise UserError(
                 f"Column {name!r} of {path} has text, such as {str(texts.iloc[0])[:40]!r}; leave it out with "
-                f"drop_columns={name}, or write it as numbers. Missing values are empty or NaN."
+                f"--drop_columns={name}, or write it as numbers. Missing values are empty or NaN."
             )
     if np.isinf(values).any():
         raise UserError(f"Column {name!r} of {path} has infinite values.")
@@ -216,7 +232,7 @@ def check_columns(train: np.ndarray, columns: Sequence[str], name: str, is_real:
         elif is_real and values.min() == values.max():
             problem = f"has the same value, {values[0]:g}, in all training rows, so its density has no maximum"
         if problem:
-            raise UserError(f"Column {column!r} of {name} {problem}; leave it out with drop_columns={column}.")
+            raise UserError(f"Column {column!r} of {name} {problem}; leave it out with --drop_columns={column}.")
 
 
 def equal_columns(values: np.ndarray, columns: Sequence[str]) -> list[tuple[str, str]]:
