@@ -158,6 +158,29 @@ def test_a_vae_and_an_iwae_are_compared_on_the_same_images(tmp_path, undrawn):
     assert "-2.000" in printed
 
 
+def test_models_that_are_trained_on_with_the_other_objective(tmp_path, undrawn):
+    start = write_run(tmp_path / "vae_seed3", "--objective=vae", "--k=1", nll=86.5, units=[20])
+    again = ["--epochs=37", "--learning_rate=1e-4"]
+    words = ["--k=50", f"--init_from={start}", *again]
+    run_dirs = [start, write_run(tmp_path / "then_iwae", *words, nll=85.0, units=[23])]
+    run_dirs += [write_run(tmp_path / "then_vae", "--objective=vae", "--k=1", "--init_from=gone", *again, nll=86.0)]
+    # Another recipe is a run of the table.
+    run_dirs += [write_run(tmp_path / "longer", *words, "--epochs=38", nll=84.9)]
+    write_report(run_dirs, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text().replace("&gt;", ">")
+    rows = table(text, "Trained on with the other objective")
+    assert rows[0] == {
+        "objective": "VAE -> IWAE",
+        "run no.": "1, 2",
+        "NLL": "86.50 -> 85.00",
+        "published": "86.76 -> 84.88",
+        "active units": "20 -> 23",
+        "published units": "19 -> 22",
+    }
+    assert (rows[1]["NLL"], rows[1]["published"]) == ("? -> 86.00", "84.78 -> 86.02")
+    assert row(table(text, "mnist"), layers="1", k="50", objective="IWAE")["run no."] == "4"
+
+
 def test_pairs_need_log_likelihoods_of_all_images(tmp_path, undrawn):
     for name, words in {"vae": ["--objective=vae"], "iwae": []}.items():
         write_run(tmp_path / name, *words, "--k=5", nll=86.0, images=False)

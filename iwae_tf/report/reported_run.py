@@ -65,11 +65,23 @@ class ReportedRun:
     def cell(self) -> tuple[str, tuple[int, ...], int, str] | None:
         """(data set, latent_dims, k, objective) as in `GRID`, or None if the run is in no table of the paper."""
         place = summary.cell(self.options, self.data.binarization)
-        if place is None:
+        if place is None or self.reinitialization:
             return None
         dataset, dims, objective, k = place
         cell = dims, k, "iwae" if (k, objective) == (1, "vae") else objective
         return (dataset, *cell) if dataset in GRID_DATASETS and cell in GRID else None
+
+    @property
+    def reinitialization(self) -> tuple[str, str] | None:
+        """The objectives before and after, if this run trains a model on with the other one as in the paper's Table 2."""
+        options = self.options
+        schedule = options.num_epochs, options.learning_rate
+        if not options.init_from or schedule != (paper.REINITIALIZATION_EPOCHS, paper.REINITIALIZATION_RATE):
+            return None
+        place = summary.cell(options, self.data.binarization)
+        if place == ("mnist", (50,), "iwae", 50):
+            return "vae", "iwae"
+        return ("iwae", "vae") if place and place[:2] + place[3:] == ("mnist", (50,), 1) else None
 
     @property
     def epochs(self) -> int:
@@ -84,9 +96,14 @@ class ReportedRun:
         return self.history[-1]["seconds"] if self.history else 0.0
 
     @property
+    def name(self) -> str:
+        """The name of its folder, without its seed."""
+        return _without_seed(self.path)
+
+    @property
     def origin(self) -> str:
         """The name of the run or model that this one started from, without its seed, or ""."""
-        return re.sub(r"_seed\d+$", "", pathlib.PurePath(self.options.init_from).name)
+        return _without_seed(self.options.init_from)
 
     @property
     def command(self) -> str:
@@ -151,6 +168,10 @@ class ReportedRun:
         if values is None or values.shape != (self.results.nll.num_images,) or not np.isfinite(values).all():
             return None
         return values
+
+
+def _without_seed(path: str) -> str:
+    return re.sub(r"_seed\d+$", "", pathlib.PurePath(path).name)
 
 
 def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:

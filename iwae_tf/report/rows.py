@@ -22,19 +22,20 @@ def contents(runs: Sequence[ReportedRun], groups: Sequence[Sequence[ReportedRun]
 
     Returns:
       Plain JSON: "tables", data set -> rows; "pairs", a row per VAE and IWAE with the same recipe; "other_runs", rows;
-      "runs", one row per run.
+      "reinitializations", a row per run of Table 2; "runs", one row per run.
     """
     present = {run.cell[0] for run in runs if run.cell}
     tables = {name: _table_rows(name, groups) for name in reported_run.GRID_DATASETS if name in present}
     others = [
         {"title": group[0].title, "dataset": group[0].options.dataset} | _group_row(group)
         for group in groups
-        if not group[0].cell
+        if not group[0].cell and not group[0].reinitialization
     ]
     pairs = [_pair_row(vae, iwae) for vae, iwae in reported_run.pairs(runs)]
     return {
         "tables": tables,
         "pairs": [row for row in pairs if row],
+        "reinitializations": [_reinitialization_row(run, runs) for run in runs if run.reinitialization],
         "other_runs": others,
         "runs": [_run_row(run) for run in runs],
     }
@@ -76,6 +77,23 @@ def _pair_row(vae: ReportedRun, iwae: ReportedRun) -> dict[str, Any] | None:
         "vae_nll": float(-theirs.mean()),
         "iwae_nll": float(-ours.mean()),
         "difference": mean_and_stderr(theirs - ours),
+    }
+
+
+def _reinitialization_row(run: ReportedRun, runs: Sequence[ReportedRun]) -> dict[str, Any]:
+    """A model before and after it was trained on with the other objective; the former only if it is in the report."""
+    assert run.reinitialization
+    published = paper.REINITIALIZATION[run.reinitialization]
+    phases = next((other for other in runs if other.name == run.origin), None), run
+    return {
+        "objectives": list(run.reinitialization),
+        "runs": [phase.number for phase in phases if phase],
+        "nlls": [phase.results.nll.mean if phase and phase.results else None for phase in phases],
+        "active_units": [
+            phase.results.active_units.per_layer if phase and phase.results else None for phase in phases
+        ],
+        "published_nlls": [phase.nll for phase in published],
+        "published_active_units": [list(phase.active_units) for phase in published],
     }
 
 

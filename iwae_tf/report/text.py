@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iwae_tf import paper
@@ -37,6 +37,9 @@ _PAIRS = """\
 A VAE and an IWAE with the same recipe and seed, on the same binarised test images with 5,000 samples each, unless
 another number is given above. The difference is NLL of the IWAE minus NLL of the VAE, so a negative one favours the
 IWAE; its standard error is that of the mean of the differences of single images."""
+_REINITIALIZATIONS = """\
+A trained model is trained on with the other objective for 37 epochs, as in Table 2 of the paper: the VAE with k = 1, the
+IWAE with k = 50. NLL and active units are given before and after."""
 _RELIABILITY = """\
 L_k grows with k towards log p(x), so every NLL here is an upper bound. If fewer samples or the corrected value (without
 its bias of order 1/k) differ from all samples, still more samples would lower the NLL. The number of effective samples
@@ -66,6 +69,9 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
     if content["pairs"]:
         lines += ["", "## VAE and IWAE on the same images", "", _PAIRS, ""]
         lines += markdown.table(*_pairs_table(content["pairs"]))
+    if content["reinitializations"]:
+        lines += ["", "## Trained on with the other objective", "", _REINITIALIZATIONS, ""]
+        lines += markdown.table(*_reinitializations_table(content["reinitializations"]))
     if content["other_runs"]:
         lines += ["", "## Other runs", "", "These are not in any table of the paper.", ""]
         lines += markdown.table(*_other_table(content["other_runs"]))
@@ -100,6 +106,10 @@ def latex_text(content: dict[str, Any]) -> str:
     if content["pairs"]:
         caption = "VAE and IWAE on the same test images: NLL in nats"
         lines += ["", *latex.table(*_of_paper(_pairs_table(content["pairs"])), caption, "tab:pairs")]
+    if content["reinitializations"]:
+        caption = "Models that are trained on with the other objective: NLL in nats"
+        table = _of_paper(_reinitializations_table(content["reinitializations"]))
+        lines += ["", *latex.table(*table, caption, "tab:reinitializations")]
     if content["other_runs"]:
         lines += ["", *latex.table(*_of_paper(_other_table(content["other_runs"])), "Other runs", "tab:other-runs")]
     if any(run["results"] for run in content["runs"]):
@@ -126,6 +136,9 @@ def console_lines(content: dict[str, Any]) -> list[str]:
         lines += [f"{dataset}:", *markdown.text_table(*_paper_table(rows)), ""]
     if content["pairs"]:
         lines += ["VAE and IWAE on the same images:", *markdown.text_table(*_pairs_table(content["pairs"])), ""]
+    if content["reinitializations"]:
+        table = _reinitializations_table(content["reinitializations"])
+        lines += ["trained on with the other objective:", *markdown.text_table(*table), ""]
     if content["other_runs"]:
         lines += ["other runs:", *markdown.text_table(*_other_table(content["other_runs"])), ""]
     return lines
@@ -173,6 +186,28 @@ def _pairs_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             for row in rows
         ]
     )
+
+
+def _reinitializations_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of re-initialisations, as plain text."""
+    return _without_empty_columns(
+        [
+            {
+                "objective": _before_and_after(name.upper() for name in row["objectives"]),
+                "run no.": ", ".join(map(str, row["runs"])),
+                "NLL": _before_and_after(map(_number, row["nlls"])),
+                "published": _before_and_after(map(_number, row["published_nlls"])),
+                "active units": _before_and_after(summary.join(units or []) for units in row["active_units"]),
+                "published units": _before_and_after(map(summary.join, row["published_active_units"])),
+            }
+            for row in rows
+        ]
+    )
+
+
+def _before_and_after(texts: Iterable[str]) -> str:
+    before, after = texts
+    return f"{before or '?'} -> {after or '?'}"
 
 
 def _other_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
