@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from iwae_tf.datasets import tables
 from iwae_tf.evaluation import pareto
 from iwae_tf.experiment import build, cluster, command, finished, memory, stored, summary
+from iwae_tf.runs import released
 from iwae_tf.runs.results import to_json
 from iwae_tf.runtime import console, signals
 
@@ -58,6 +59,8 @@ def _run(options, run):
         results = finished.stored_results(options, run) if workers.is_chief else None
         if options.evaluate and not workers.any(results is not None):
             results = evaluate(options, model, images, data, trained, run, workers)
+            if workers.is_chief:
+                released.update_checksums(run)
         if options.export and workers.is_chief:
             export(model, run.saved_model)
         if results:

@@ -3,8 +3,8 @@
 #### References
 
 [1]: Yuri Burda, Roger Grosse, Ruslan Salakhutdinov. Importance Weighted Autoencoders. arXiv:1509.00519v4, Tables 1
-  (MNIST and OMNIGLOT), 2 (re-initialisation) and 3 (binarized_mnist): test NLL in nats (-L_5000) and active units per stochastic layer, bottom
-  first.
+  (MNIST and OMNIGLOT), 2 (re-initialisation) and 3 (binarized_mnist): test NLL in nats (-L_5000) and active units per
+  stochastic layer, bottom first.
 """
 
 from typing import NamedTuple
@@ -63,8 +63,8 @@ TABLE: dict[tuple[str, tuple[int, ...], str, int], Published] = {
     ("binarized_mnist", (100, 50), "iwae", 5): Published(86.17, (21, 5)),
     ("binarized_mnist", (100, 50), "iwae", 50): Published(85.32, (24, 7)),
 }
-# Table 2: what a trained model of one layer becomes when it is trained on with the other objective, the VAE with k = 1 and
-# the IWAE with k = 50: (objective before, objective after) -> (before, after).
+# Table 2: what a trained model of one layer becomes when it is trained on with the other objective; the VAE has k = 1,
+# the IWAE k = 50: (objective before, objective after) -> (before, after).
 REINITIALIZATION: dict[tuple[str, str], tuple[Published, Published]] = {
     ("vae", "iwae"): (Published(86.76, (19,)), Published(84.88, (22,))),
     ("iwae", "vae"): (Published(84.78, (25,)), Published(86.02, (23,))),

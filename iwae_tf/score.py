@@ -76,7 +76,11 @@ def main(argv: Sequence[str]) -> None:
         columns["test_share"] = np.searchsorted(np.sort(test), scores) / len(test)
     _write(output, columns)
     figures.save_scores(output.with_suffix(".png"), scores, test, new.name)
-    print(json.dumps(_plain(columns, output)) if options.json else _summary(columns, new))
+    print(
+        json.dumps(_plain(columns, output))
+        if options.json
+        else _summary(columns, new, options.num_samples, _num_test_samples(run))
+    )
     console.note(f"in {progress.duration(time.monotonic() - start)}; see {output} and {output.with_suffix('.png')}")
 
 
@@ -84,6 +88,12 @@ def _test_scores(run):
     """log p(x) of the run's own test rows, or None."""
     arrays = files.read_arrays(run.test_log_likelihoods, ["log_likelihood"])
     return arrays.get("log_likelihood") if arrays else None
+
+
+def _num_test_samples(run):
+    """With how many samples log p(x) of the test rows was estimated; 0 if it is unknown."""
+    results = run.read_results()
+    return results.nll.num_samples if results else 0
 
 
 def _write(path, columns):
@@ -110,7 +120,7 @@ def _plain(columns, output):
     }
 
 
-def _summary(columns, new):
+def _summary(columns, new, num_samples, test_samples):
     """What is printed."""
     scores, sizes = columns["log_likelihood"], columns["effective_sample_size"]
     finite = scores[np.isfinite(scores)]
@@ -127,6 +137,11 @@ def _summary(columns, new):
             "comparable with that of complete rows"
         )
     if "test_share" in columns:
+        if num_samples < test_samples:
+            lines.append(
+                f"test_share compares scores of {num_samples:,} samples with those of the test {new.noun}, which had "
+                f"{test_samples:,}: it is a little too low"
+            )
         share = float(np.mean(columns["test_share"] < 0.01))
         lines.append(f"{share:.1%} of the {new.noun} are less likely than 99% of the test {new.noun} of the run")
     few = int(np.sum(sizes < _FEW_SAMPLES))

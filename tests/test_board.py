@@ -78,7 +78,7 @@ def test_the_settings_of_a_run(options, run):
     assert hyperparameters == {
         "estimator": "standard",
         "k": 5,
-        "layers": "3,2",
+        "latent_dims": "3,2",
         "objective": "iwae",
         "rate": 0.25,
         "seed": 0,
@@ -88,7 +88,7 @@ def test_the_settings_of_a_run(options, run):
     }
     assert session.group_name.startswith("run (")
     # TensorBoard shows the first five in this order.
-    assert sorted(hyperparameters)[:5] == ["estimator", "k", "layers", "objective", "rate"]
+    assert sorted(hyperparameters)[:5] == ["estimator", "k", "latent_dims", "objective", "rate"]
     values = _values(accumulator)
     command = "python -m iwae_tf.main --k=5 --latent_dims=3,2 '--hidden_dims=6;5' --learning_rate=0.25"
     assert values["command"] == [(0, f"    {command}".encode())]

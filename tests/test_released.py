@@ -1,5 +1,6 @@
 """Released models: made of a finished run, found by their name, checked, evaluated again, and trained on."""
 
+import json
 import pathlib
 import shutil
 
@@ -82,6 +83,9 @@ def test_the_list_shows_the_numbers(models, capsys):
 def test_verify_measures_the_same_log_likelihoods(models, capsys):
     release.main(["models", f"--verify={NAME}", "--images=10"])
     assert "They agree." in capsys.readouterr().out
+    release.main(["models", f"--verify={NAME}", "--images=10", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["agrees"], printed["num_images"]) == (True, 10)
 
 
 def test_verify_refuses_other_weights(models):
@@ -107,6 +111,12 @@ def test_a_file_that_differs_from_its_checksum_is_refused(models, change):
             iwae_tf.load(NAME)
 
 
+def test_a_copy_without_weights_is_refused(models):
+    (models / NAME / "weights.npz").unlink()
+    with pytest.raises(UserError, match=r"has results, but no weights: weights\.npz is missing"):
+        iwae_tf.load(models / NAME)
+
+
 def test_damaged_weights_in_a_copy_are_refused(models):
     (models / NAME / "weights.npz").write_bytes(b"no arrays")
     with pytest.raises(UserError, match=r"weights\.npz is damaged; copy the released model again"):
@@ -127,6 +137,7 @@ def test_a_copy_is_evaluated_again_with_the_flags_of_the_run(models, capsys):
     assert "is finished" not in notes
     assert pathlib.Path("copy/results.json").read_bytes() != before  # It has today's versions.
     assert (models / NAME / "results.json").read_bytes() == before
+    released.check(pathlib.Path("copy"))
 
 
 def test_its_training_is_not_continued(models):

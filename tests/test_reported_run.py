@@ -138,7 +138,7 @@ def test_what_is_no_run_is_skipped_with_a_note(tmp_path, capsys):
     assert found.path == str(run)
     notes = capsys.readouterr().err.splitlines()
     skipped = [tmp_path / name for name in ("table", "notes.txt")]
-    assert notes == [f"iwae_tf: skipping {path}, which is not a run directory" for path in skipped]
+    assert notes == [f"iwae_tf: skipping {path}, which is not a run directory: it has no flags.txt" for path in skipped]
 
 
 def test_runs_of_the_python_api_are_skipped_with_a_note(tmp_path, capsys):

@@ -113,8 +113,8 @@ def _sniffed(lines, path):
     if not lines:
         raise UserError(f"{path} is empty; expected a table of numbers.")
     counts = {d: [len(row) for row in csv.reader(lines, delimiter=d)] for d in _DELIMITERS}
-    # The delimiter that all lines have, and the same number of times, and most often. If one of them is wrong, that which
-    # most lines have as often as the first one.
+    # The delimiter that all lines have, and the same number of times, and most often. If a line is wrong, what most
+    # lines have as often as the first one.
     steady = {d: number[0] for d, number in counts.items() if len(set(number)) == 1}
     delimiter = max(steady, key=lambda d: steady[d], default="")
     if not delimiter or steady[delimiter] == 1:

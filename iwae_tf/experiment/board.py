@@ -36,7 +36,7 @@ from iwae_tf.runtime import files
 _HYPERPARAMETERS = {
     "estimator": "gradient_estimator",
     "k": "k",
-    "layers": "latent_dims",
+    "latent_dims": "latent_dims",
     "objective": "objective",
     "rate": "learning_rate",
     "seed": "seed",

@@ -36,6 +36,10 @@ def trained_run(path_or_name: str | pathlib.Path) -> runs.RunDirectory:
     run = run_directory(released.find(path_or_name))
     run.read_flags()  # Refuses what is no run.
     if not run.has_model():
+        if run.results.exists():
+            raise UserError(
+                f"{path_or_name} has results, but no weights: {run.weights.name} is missing; copy it again."
+            )
         raise UserError(f"{path_or_name} has no checkpoint yet; train the model first.")
     return run
 

@@ -93,8 +93,7 @@ class CommandLine:
                 self._values[name].unparse()
             words = self._values(argv)[1:]
         except (absl_flags.Error, OSError, ValueError) as error:
-            hint = ". See --help for the flags." if isinstance(error, absl_flags.UnrecognizedFlagError) else ""
-            raise UserError(" ".join(str(error).split()) + hint) from error
+            raise UserError(_message(error)) from error
         if words and not self._takes_words:
             hint = f"; did you mean --{words[0]}?" if re.match(r"\w+=", words[0]) else "; see --help."
             raise UserError(f"{words[0]!r} is not a flag{hint}")
@@ -123,6 +122,18 @@ class CommandLine:
         verbosity = f"--verbosity=<{'|'.join(_VERBOSITIES)}>  {_VERBOSITY_HELP}"
         lines += ["", "Output:", absl_flags.text_wrap(verbosity, 110, "      ", firstline_indent="  ")]
         return "\n".join([*lines, "", "--flagfile=FILE reads flags from a file, one per line; later flags win."])
+
+
+def _message(error):
+    """What absl says of a command line, in one line and in the words of this package."""
+    text = " ".join(str(error).split()).removeprefix("ERROR:: ")
+    if isinstance(error, absl_flags.UnrecognizedFlagError):
+        text = re.sub(r" Did you mean: (.*?) ?\?$", lambda match: f" Did you mean --{match[1]}?", text)
+        return f"{text.rstrip('.')}{'' if text.endswith('?') else '.'} See --help for the flags."
+    number = re.fullmatch(r"flag (--\w+=.*?): (invalid literal for int|could not convert string to float).*", text)
+    if number:
+        return f"{number[1]} is not {'an integer' if 'int' in number[2] else 'a number'}."
+    return text
 
 
 def _define(field, values):

@@ -51,12 +51,11 @@ def save_units(path: output.Paths, layers: Sequence[Mapping[str, Any]], threshol
 
 def _draw_variances(axes, log_variances, threshold, limits):
     """A histogram of log10 variances."""
-    counts, *_ = axes.hist(log_variances, bins=np.linspace(*limits, 31), color=_ACTIVE)
-    axes.set_ylim(0.0, 1.25 * max(counts))  # The legend is above the bars.
-    axes.axvline(np.log10(threshold), color="black", linestyle=":", label=f"threshold {threshold:g}")
-    axes.set(xlim=limits, xlabel=r"$\log_{10}$ of the variance of a unit's mean")
+    axes.hist(log_variances, bins=np.linspace(*limits, 31), color=_ACTIVE)
+    axes.axvline(np.log10(threshold), color="black", linestyle=":")
+    axes.set_title(f"dotted: threshold {threshold:g}", fontsize=style.SMALL)
+    axes.set(xlim=limits, xlabel=r"$\log_{10}$ variance of a unit's mean")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper left")
 
 
 def _draw_counts(axes, log_variances, threshold, limits):
@@ -126,7 +125,9 @@ def save_traversal(
     for place, grid in zip(places, grids, strict=True):
         axes = sheet.axes(place, row + gap, wide, high)
         style.show(axes, grid, aspect="auto", interpolation=interpolation)
-        axes.set_xticks((np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" for distance in stddevs])
+        axes.set_xticks(
+            (np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" if distance else "0" for distance in stddevs]
+        )
         axes.set_yticks((np.arange(rows) + 0.5) * (height + 1), labels if place == left else [])
         axes.tick_params(length=0, labelsize=style.TINY)
         axes.tick_params(axis="x", labelsize=style.TINY - 1.0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.ticker
 import numpy as np
 
 from iwae_tf.figures import output, style
@@ -29,6 +30,7 @@ def save_learning_curves(path: output.Paths, history: Mapping[str, Sequence[floa
     top = max(max(history[f"{split}_iwae_bound"]) for split in ("train", "validation"))
     axes.set_ylim(bottom=min(settled) - 0.1 * (top - min(settled)) - 1.0, top=top + 1.0)
     axes.set(xlabel="epoch", ylabel=r"bound on $\log p(x)$ in nats", title=title)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid()
     axes.legend(loc="lower right")
     output.save_figure(figure, path)
@@ -52,9 +54,10 @@ def save_bound_curve(
     counts, values, stderrs = (np.array([row[name] or 0.0 for row in rows]) for name in ("k", "mean", "stderr"))
     axes.fill_between(counts, values - stderrs, values + stderrs, alpha=0.2, label=f"standard error over the {noun}")
     axes.plot(counts, values, marker="o", label=f"{style.bound('k')} of the test {noun}")
-    label = f"{style.bound(int(counts[-1]))} corrected: {corrected:.2f}"
+    label = f"{style.bound(int(counts[-1]))} corrected: {corrected:.2f}".replace("-", "\N{MINUS SIGN}")
     axes.axhline(corrected, color=style.VERMILION, linestyle=":", label=label)
-    axes.annotate(f"{values[-1]:.2f}", (counts[-1], values[-1]), textcoords="offset points", xytext=(-26, -11))
+    number = f"{values[-1]:.2f}".replace("-", "\N{MINUS SIGN}")
+    axes.annotate(number, (counts[-1], values[-1]), (-2, -10), textcoords="offset points", ha="right")
     axes.set(xscale="log", xlabel="samples k", ylabel=r"bound on $\log p(x)$ in nats", title=title)
     axes.grid()
     axes.legend(loc="lower right")

@@ -73,7 +73,7 @@ class ReportedRun:
 
     @property
     def reinitialization(self) -> tuple[str, str] | None:
-        """The objectives before and after, if this run trains a model on with the other one as in the paper's Table 2."""
+        """The objectives before and after, if the run trains a model on as in the paper's Table 2."""
         options = self.options
         schedule = options.num_epochs, options.learning_rate
         if not options.init_from or schedule != (paper.REINITIALIZATION_EPOCHS, paper.REINITIALIZATION_RATE):
@@ -189,32 +189,26 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:
     folders: dict[str, str | pathlib.Path] = {}
     for path in paths:
         folders.setdefault(os.path.realpath(path), path)
-    are_runs = [path for path in folders.values() if not _is_something_else(path)]
-    made_by_command = [path for path in are_runs if not _was_trained_in_python(path)]
+    skipped = {path: reason for path in folders.values() if (reason := _reason_to_skip(path))}
+    made_by_command = [path for path in folders.values() if path not in skipped]
     if not made_by_command:
-        raise UserError(f"{paths[0]} is not a run directory: it has no flags.txt; give those to report on.")
+        path, reason = next(iter(skipped.items()))
+        raise UserError(f"There is nothing to report on: {path} {reason}; give run directories, such as runs/*.")
+    for path, reason in skipped.items():
+        console.warn(f"skipping {path}, which {reason}")
     return [_read(number, path) for number, path in enumerate(made_by_command, start=1)]
 
 
-def _is_something_else(path):
-    """Whether there is something that is no run, such as an empty folder or the folder of a table."""
-    # These functions return False for names that are too long.
-    if not os.path.exists(path) or os.path.exists(os.path.join(path, "flags.txt")):
-        return False  # Reading it reports what is wrong.
-    console.warn(f"skipping {path}, which is not a run directory")
-    return True
-
-
-def _was_trained_in_python(path):
-    """Whether a run is one of `iwae_tf.train`, which the report skips with a note: it has no options or results."""
+def _reason_to_skip(path):
+    """Why a folder is left out, in words, or "": it is no run, or one of `iwae_tf.train`, which has no options."""
+    # These functions return False for names that are too long. Reading what does not exist reports what is wrong.
+    if os.path.exists(path) and not os.path.exists(os.path.join(path, "flags.txt")):
+        return "is not a run directory: it has no flags.txt"
     try:
         settings = RunDirectory(path).read_flags()
     except OSError:
-        return False  # Reading the run reports it.
-    if TRAINED_WITH not in settings:
-        return False
-    console.warn(f"skipping {path}, which was trained with iwae_tf.train")
-    return True
+        return ""  # Reading the run reports it.
+    return "was trained with iwae_tf.train" if TRAINED_WITH in settings else ""
 
 
 def _read(number: int, path: str | pathlib.Path) -> ReportedRun:

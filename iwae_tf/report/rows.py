@@ -89,9 +89,7 @@ def _reinitialization_row(run: ReportedRun, runs: Sequence[ReportedRun]) -> dict
         "objectives": list(run.reinitialization),
         "runs": [phase.number for phase in phases if phase],
         "nlls": [phase.results.nll.mean if phase and phase.results else None for phase in phases],
-        "active_units": [
-            phase.results.active_units.per_layer if phase and phase.results else None for phase in phases
-        ],
+        "active_units": [phase.results.active_units.per_layer if phase and phase.results else None for phase in phases],
         "published_nlls": [phase.nll for phase in published],
         "published_active_units": [list(phase.active_units) for phase in published],
     }

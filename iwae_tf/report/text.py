@@ -38,8 +38,8 @@ A VAE and an IWAE with the same recipe and seed, on the same binarised test imag
 another number is given above. The difference is NLL of the IWAE minus NLL of the VAE, so a negative one favours the
 IWAE; its standard error is that of the mean of the differences of single images."""
 _REINITIALIZATIONS = """\
-A trained model is trained on with the other objective for 37 epochs, as in Table 2 of the paper: the VAE with k = 1, the
-IWAE with k = 50. NLL and active units are given before and after."""
+A trained model is trained on with the other objective for 37 epochs, as in Table 2 of the paper; the VAE has k = 1, the
+IWAE k = 50. NLL and active units are given before and after."""
 _RELIABILITY = """\
 L_k grows with k towards log p(x), so every NLL here is an upper bound. If fewer samples or the corrected value (without
 its bias of order 1/k) differ from all samples, still more samples would lower the NLL. The number of effective samples

@@ -74,8 +74,21 @@ def copy_run(run: RunDirectory, target: pathlib.Path) -> RunDirectory:
 
 def write_checksums(path: pathlib.Path) -> None:
     """Writes checksums.txt: the SHA-256 of every other file of a released model."""
-    listed = sorted(file.name for file in path.iterdir() if file.name != _CHECKSUMS)
-    lines = [f"{_sha256(path / name)}  {name}\n" for name in listed]
+    names = sorted(file.name for file in path.iterdir() if file.name != _CHECKSUMS)
+    _write_sums(path, {name: _sha256(path / name) for name in names})
+
+
+def update_checksums(run: RunDirectory) -> None:
+    """Writes the sums of all files but the weights again, if this is a copy of a released model that was evaluated."""
+    if not (run.path / _CHECKSUMS).exists():
+        return
+    sums = {name: expected for expected, name in _read_sums(run.path)}
+    written = [name for name in sums if name != run.weights.name and (run.path / name).exists()]
+    _write_sums(run.path, sums | {name: _sha256(run.path / name) for name in written})
+
+
+def _write_sums(path, sums):
+    lines = [f"{expected}  {name}\n" for name, expected in sorted(sums.items())]
     files.write_atomically(path / _CHECKSUMS, "".join(lines).encode())
 
 
@@ -85,20 +98,27 @@ def check(path: pathlib.Path) -> None:
     Raises:
       UserError: a file is missing or differs.
     """
-    try:
-        lines = (path / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path / _CHECKSUMS} ({error}); install iwae_tf again.") from error
-    for line in lines:
-        match = _CHECKSUM_LINE.fullmatch(line)
-        if not match:
-            raise UserError(f"{path / _CHECKSUMS} is damaged (see {line[:80]!r}); install iwae_tf again.")
-        expected, name = match.groups()
+    for expected, name in _read_sums(path):
         if not (path / name).is_file() or _sha256(path / name) != expected:
             raise UserError(
                 f"{path / name} is not the file that was released: its SHA-256 is not that of {_CHECKSUMS}; install "
                 "iwae_tf again."
             )
+
+
+def _read_sums(path):
+    """The pairs of a sum and a name in checksums.txt."""
+    try:
+        lines = (path / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path / _CHECKSUMS} ({error}); install iwae_tf again.") from error
+    pairs = []
+    for line in lines:
+        match = _CHECKSUM_LINE.fullmatch(line)
+        if not match:
+            raise UserError(f"{path / _CHECKSUMS} is damaged (see {line[:80]!r}); install iwae_tf again.")
+        pairs.append(match.groups())
+    return pairs
 
 
 def _sha256(path):
