@@ -29,7 +29,7 @@ find_python() {
 # interrupted set-up is finished by the next call, and one whose files have changed is brought up to date.
 setup() {
   local python stamp extra="$1" stamp_file=".venv/installed_$1"
-  stamp="$(cat setup.cfg pyproject.toml constraints.txt | cksum) $PWD"
+  stamp="$(cat setup.cfg pyproject.toml constraints.txt run.sh | cksum) $PWD"
   if [ "$(cat "$stamp_file" 2>/dev/null)" = "$stamp" ]; then
     return
   fi

@@ -53,7 +53,7 @@ def importance_bounds(
     ranges: tf.Tensor | Sequence[Sequence[int]],
     key: tf.Tensor,
     num_largest: int = 1,
-    chunk_blocks: int | None = None,
+    chunk_blocks: int = _CHUNK_BLOCKS,
 ) -> ImageBounds:
     """Estimates bounds of each image from several parts of one stream of samples.
 
@@ -69,14 +69,11 @@ def importance_bounds(
         largest are drawn. L_k with k = 5,000 is the paper's estimate of log p(x).
       key: int32 [2], see `noise.key`.
       num_largest: the number of largest log-weights to return, at most all that are drawn.
-      chunk_blocks: the number of blocks of `BLOCK` samples in a chunk; it changes the speed, not the values. By default
-        2, or 10 with a GPU.
+      chunk_blocks: the number of blocks of `BLOCK` samples in a chunk; it changes the speed, not the values.
 
     Returns:
       An `ImageBounds`.
     """
-    if chunk_blocks is None:
-        chunk_blocks = _CHUNK_BLOCKS_ON_GPU if tf.config.list_logical_devices("GPU") else _CHUNK_BLOCKS
     ranges = tf.convert_to_tensor(ranges, tf.int32)
     batch = tf.shape(x)[0]
     shapes: tuple = (ranges.shape[:1], [], [], [num_largest])
@@ -90,6 +87,13 @@ def importance_bounds(
     _, *columns = tf.while_loop(lambda i, *_: i < batch, one_image, [0, *columns])
     bounds, *others = (column.stack() for column in columns)
     return ImageBounds(tf.transpose(bounds), *others)
+
+
+def fastest_chunk_blocks(num_samples: int) -> int:
+    """Returns the `chunk_blocks` of `importance_bounds` that are fastest on this machine for a number of samples."""
+    if not tf.config.list_logical_devices("GPU"):
+        return _CHUNK_BLOCKS
+    return min(-(-num_samples // BLOCK), _CHUNK_BLOCKS_ON_GPU)
 
 
 def with_infinity(log_sums: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ rows have a lower one. But images with little ink have a high one whatever they 
 of independent values, does not favour them, and is the better score of anomalies.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from iwae_tf.errors import UserError
 from iwae_tf.evaluation.statistics import mean_and_stderr
 from iwae_tf.experiment import build, command, new_data, stored
 from iwae_tf.experiment.flags import flag, json_flag, parse_folder
@@ -92,8 +94,10 @@ def _test_scores(run):
 
 def _num_test_samples(run):
     """With how many samples log p(x) of the test rows was estimated; 0 if it is unknown."""
-    results = run.read_results()
-    return results.nll.num_samples if results else 0
+    with contextlib.suppress(UserError):  # Damaged results are no reason to lose the scores.
+        results = run.read_results()
+        return results.nll.num_samples if results else 0
+    return 0
 
 
 def _write(path, columns):
@@ -137,10 +141,11 @@ def _summary(columns, new, num_samples, test_samples):
             "comparable with that of complete rows"
         )
     if "test_share" in columns:
-        if num_samples < test_samples:
+        if test_samples not in (0, num_samples):
+            bias = "low" if num_samples < test_samples else "high"
             lines.append(
                 f"test_share compares scores of {num_samples:,} samples with those of the test {new.noun}, which had "
-                f"{test_samples:,}: it is a little too low"
+                f"{test_samples:,}: it is a little too {bias}"
             )
         share = float(np.mean(columns["test_share"] < 0.01))
         lines.append(f"{share:.1%} of the {new.noun} are less likely than 99% of the test {new.noun} of the run")

@@ -23,6 +23,38 @@ def _file(folder, text, name="table.csv"):
     return path
 
 
+@pytest.mark.parametrize("name", ["Temperature (C)", "value, in nats", "mass [kg | lb]"])
+def test_a_single_column_may_have_a_delimiter_in_its_name(tmp_path, name):
+    values, columns = tables.read_csv(_file(tmp_path, f"{name}\n20.5\n21\n"))
+    assert columns == (name,)
+    np.testing.assert_array_equal(values, [[20.5], [21.0]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["  a   b\n1.5  2\n 10 -3\n", "\n\na,b\n1.5,2\n10,-3\n", 'a,b,t\n1.5,2, "x, y"\n10,-3, "z, w, q"\n'],
+    ids=["aligned", "blank lines", "delimiters in quotes"],
+)
+def test_spaces_blank_lines_and_quotation_marks(tmp_path, text):
+    values, _ = tables.read_csv(_file(tmp_path, text), keep=("a", "b"))
+    np.testing.assert_array_equal(values, [[1.5, 2.0], [10.0, -3.0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2,3\n4,5,6\n", r"3 values in line 2 \('1,2,3'\), but 2 in its first one"),
+        ("a,b\n1,2,\n3,4,\n", "3 values in line 2"),
+        ("a,b,c\n1,2,3\n4,5\n", "2 values in line 3"),
+        ("a,b\n" + "1,2\n" * 30 + "1,2,3\n", "3 values in line 32"),
+        ("a;b;c\n1;2;3\n4;5;6;7\n8;9;0\n", "4 values in line 3"),
+    ],
+)
+def test_rows_of_another_length_are_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        tables.read_csv(_file(tmp_path, text))
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_csv_file_is_read_with_its_header(tmp_path, delimiter):
     text = "a,b c,id\n1,2.5,x\n,-3e2,y\nNaN,0,z\n".replace(",", delimiter)

@@ -1,5 +1,6 @@
 """Tables: csv files, their splits, and what is wrong with columns."""
 
+import contextlib
 import csv
 import pathlib
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ import numpy as np
 
 from iwae_tf.errors import UserError, first_line
 
+# A line may be as long as memory allows; the module's limit is 131,072 characters.
+csv.field_size_limit(2**31 - 1)
 # Rows that decide the delimiter and whether there is a header.
 _NUM_SNIFFED = 20
 _DELIMITERS = ",;\t| "
@@ -67,24 +70,37 @@ def _read_frame(path, **arguments):
     if not path.is_file():
         raise UserError(f"There is no file {path}; expected a csv file.")
     try:
-        with pandas.io.common.get_handle(path, "r", compression="infer", encoding="utf-8-sig") as opened:
-            lines = [line for _, line in zip(range(_NUM_SNIFFED), opened.handle, strict=False)]
-        delimiter, has_header = _sniffed(lines, path)
+        with _opened(path) as lines:
+            delimiter, words = _sniffed([line for _, line in zip(range(_NUM_SNIFFED), lines, strict=False)], path)
+        with _opened(path) as lines:
+            _check_lengths(lines, delimiter, path)
         frame = pandas.read_csv(
             path,
             sep=delimiter,
-            header=0 if has_header else None,
+            header=0 if words else None,
+            index_col=False,
             encoding="utf-8-sig",
             skipinitialspace=True,
             **arguments,
         )
-    except (OSError, ValueError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, ValueError, UnicodeDecodeError, EOFError, csv.Error) as error:
         raise UserError(f"Cannot read {path} as a csv file ({first_line(error)}).") from error
-    if has_header:
-        names = [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter))]
-    else:
-        names = list(default_columns(frame.shape[1]))
+    names = [name.strip() for name in words] if words else list(default_columns(frame.shape[1]))
     return _with_names(frame, names, path)
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """The lines of a text file, which may be compressed."""
+    import pandas
+
+    with pandas.io.common.get_handle(path, "r", compression="infer", encoding="utf-8-sig") as opened:
+        yield opened.handle
+
+
+def _rows(lines, delimiter):
+    """A reader of lines that takes them as pandas does below."""
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
 
 
 def _with_names(frame, names, path):
@@ -105,37 +121,41 @@ def _with_names(frame, names, path):
 
 
 def _sniffed(lines, path):
-    """The delimiter, and whether the first line is a header.
+    """The delimiter, and the words of the header, or None if the first line is no header.
 
     It is, unless all its words are numbers or missing; but 0, 1, 2, ... are the names that pandas gives to columns.
     """
-    lines = [line for line in lines if line.strip()]
-    if not lines:
+    if not any(line.strip() for line in lines):
         raise UserError(f"{path} is empty; expected a table of numbers.")
-    counts = {d: [len(row) for row in csv.reader(lines, delimiter=d)] for d in _DELIMITERS}
-    # The delimiter that all lines have, and the same number of times, and most often. If a line is wrong, what most
-    # lines have as often as the first one.
-    steady = {d: number[0] for d, number in counts.items() if len(set(number)) == 1}
-    delimiter = max(steady, key=lambda d: steady[d], default="")
-    if not delimiter or steady[delimiter] == 1:
-        found = {d: number.count(number[0]) for d, number in counts.items() if number[0] > 1}
-        delimiter = max(found, key=lambda d: found[d], default=delimiter or ",")
-    words, *rows = csv.reader(lines, delimiter=delimiter)
-    _check_lengths(words, rows, delimiter, path)
+    rows = {d: [row for row in _rows(lines, d) if row] for d in _DELIMITERS}
+    counts = {d: [len(row) for row in parsed] for d, parsed in rows.items()}
+    # The delimiter that all lines have, and the same number of times, and most often. If a line is wrong, what at least
+    # half of the lines have as often as the first one.
+    steady = {d: number[0] for d, number in counts.items() if number[0] > 1 and len(set(number)) == 1}
+    usual = {d: number[1:].count(number[0]) for d, number in counts.items() if number[0] > 1}
+    usual = {d: count for d, count in usual.items() if 2 * count >= len(counts[d])}
+    found = steady or usual
+    # A single column, whose name may have a comma.
+    single = next((d for d, number in counts.items() if set(number) == {1} == set(counts[","][1:])), ",")
+    delimiter = max(found, key=lambda d: found[d], default=single)
+    words = rows[delimiter][0]
     named = words[1:] if not words[0] else words
     is_counted = len(named) > 1 and named == list(map(str, range(len(named))))
-    return delimiter, is_counted or not all(_is_number(word) for word in words)
+    return delimiter, words if is_counted or not all(_is_number(word) for word in words) else None
 
 
-def _check_lengths(header, rows, delimiter, path):
-    """Raises a UserError if a row is longer than the header, unless all rows begin with a name, as R writes them."""
-    have_names = all(len(row) == len(header) + 1 for row in rows) and any(row[-1] for row in rows)
-    longer = next((row for row in rows if len(row) > len(header)), None)
-    if longer and not have_names:
-        raise UserError(
-            f"{path} has {len(longer)} values in the line {delimiter.join(longer)[:60]!r}, but {len(header)} in its "
-            "first line; put values that contain the delimiter into quotation marks."
-        )
+def _check_lengths(lines, delimiter, path):
+    """Raises a UserError if a row is longer or shorter than the first one; pandas would fill or shift it."""
+    rows = _rows(lines, delimiter)
+    length = 0
+    for row in rows:
+        length = length or len(row)
+        if row and len(row) != length:
+            raise UserError(
+                f"{path} has {len(row)} values in line {rows.line_num:,} ({delimiter.join(row)[:40]!r}), but {length} "
+                "in its first one; give each row as many values as there are columns, and put values that contain the "
+                "delimiter into quotation marks."
+            )
 
 
 def _is_number(word):

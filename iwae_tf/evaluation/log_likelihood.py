@@ -104,6 +104,9 @@ class _Measure:
         """`importance_bounds`, compiled once with the log-weights that k-hat needs and once without."""
         if with_k_hats not in self._compiled:
             num_largest = pareto.num_tail(self._num_drawn) if with_k_hats else 1
-            bounds = functools.partial(importance.importance_bounds, self._model, num_largest=num_largest)
+            blocks = importance.fastest_chunk_blocks(self._num_drawn)
+            bounds = functools.partial(
+                importance.importance_bounds, self._model, num_largest=num_largest, chunk_blocks=blocks
+            )
             self._compiled[with_k_hats] = tf.function(bounds, jit_compile=self._model.jit_compile)
         return self._compiled[with_k_hats]

@@ -102,8 +102,8 @@ def _most_correlated(data):
     return sorted(chosen)
 
 
-def _short(name):
-    return name if len(name) <= 18 else f"{name[:17]}…"
+def _short(name, length=18):
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 @style.look()
@@ -124,10 +124,10 @@ def save_scores(path: output.Paths, scores: np.ndarray, test: np.ndarray | None,
     figure = style.figure(style.COLUMN, 2.3)
     axes = figure.subplots()
     for stack, label, colour in finite:
-        name = label.replace("$", r"\$")
+        name = _short(label, 45).replace("$", r"\$")
         axes.hist(np.clip(stack, low, high), bins.tolist(), density=True, alpha=0.6, label=name, color=colour)
     lower = int(np.sum(everything < low))
-    note = f" (the first bar has {lower:,} that are lower)" if lower else ""
+    note = f" (the first bar includes {lower:,} below it)" if lower else ""
     axes.set(xlabel=rf"$\log p(x)$ in nats{note}", ylabel="density")
     figure.legend(loc="outside upper center", ncols=1, frameon=False)
     output.save_figure(figure, path)

@@ -93,7 +93,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, la
         r"    \midrule",
         *(f"    {line}" for line in lines[1:]),
         r"    \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}%",
         r"  }",
         r"\end{table*}",
     ]

@@ -222,7 +222,9 @@ def _nll_against_k(dataset: str, groups: Sequence[Group], chosen: Mapping[Cell, 
         lines += [_published_line(dataset, dims, objective) for objective in ("vae", "iwae")]
         # At k = 1 the VAE is the IWAE; if it has no other point, its line would be hidden behind that of the IWAE.
         panels[counted(len(dims), "layer")] = [
-            line for line in lines if line["k"] and (line["published"] or line["k"] != [1] or line["label"] == "IWAE")
+            line
+            for line in lines
+            if line["k"] and (line["published"] or tuple(line["k"]) != (1,) or line["label"] == "IWAE")
         ]
     heading = f"NLL against k, {dataset}"
     if not panels:

@@ -47,6 +47,7 @@ class ReportedRun:
       history: the rows of history.csv.
       data: the description of its images; everything is `UNSET` if it is missing.
       annealing: what ais.json holds, or None if the evaluated model was not annealed.
+      start: the run of the report that this one trains on with the other objective, as in the paper's Table 2, or None.
     """
 
     number: int
@@ -56,6 +57,7 @@ class ReportedRun:
     history: list[dict[str, float]]
     data: DataDescription
     annealing: Annealing | None = None
+    start: "ReportedRun | None" = None
 
     @property
     def title(self) -> str:
@@ -65,23 +67,11 @@ class ReportedRun:
     def cell(self) -> tuple[str, tuple[int, ...], int, str] | None:
         """(data set, latent_dims, k, objective) as in `GRID`, or None if the run is in no table of the paper."""
         place = summary.cell(self.options, self.data.binarization)
-        if place is None or self.reinitialization:
+        if place is None or self.start:
             return None
         dataset, dims, objective, k = place
         cell = dims, k, "iwae" if (k, objective) == (1, "vae") else objective
         return (dataset, *cell) if dataset in GRID_DATASETS and cell in GRID else None
-
-    @property
-    def reinitialization(self) -> tuple[str, str] | None:
-        """The objectives before and after, if the run trains a model on as in the paper's Table 2."""
-        options = self.options
-        schedule = options.num_epochs, options.learning_rate
-        if not options.init_from or schedule != (paper.REINITIALIZATION_EPOCHS, paper.REINITIALIZATION_RATE):
-            return None
-        place = summary.cell(options, self.data.binarization)
-        if place == ("mnist", (50,), "iwae", 50):
-            return "vae", "iwae"
-        return ("iwae", "vae") if place and place[:2] + place[3:] == ("mnist", (50,), 1) else None
 
     @property
     def epochs(self) -> int:
@@ -94,11 +84,6 @@ class ReportedRun:
         if self.results:
             return self.results.training.seconds
         return self.history[-1]["seconds"] if self.history else 0.0
-
-    @property
-    def name(self) -> str:
-        """The name of its folder, without its seed."""
-        return _without_seed(self.path)
 
     @property
     def origin(self) -> str:
@@ -196,7 +181,8 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:
         raise UserError(f"There is nothing to report on: {path} {reason}; give run directories, such as runs/*.")
     for path, reason in skipped.items():
         console.warn(f"skipping {path}, which {reason}")
-    return [_read(number, path) for number, path in enumerate(made_by_command, start=1)]
+    read_runs = [_read(number, path) for number, path in enumerate(made_by_command, start=1)]
+    return [dataclasses.replace(run, start=_start(run, read_runs)) for run in read_runs]
 
 
 def _reason_to_skip(path):
@@ -209,6 +195,22 @@ def _reason_to_skip(path):
     except OSError:
         return ""  # Reading the run reports it.
     return "was trained with iwae_tf.train" if TRAINED_WITH in settings else ""
+
+
+def _start(run, runs):
+    """The run of `runs` that this one trains on with the other objective as in the paper's Table 2, or None."""
+    options = run.options
+    schedule = options.num_epochs, options.learning_rate
+    if not options.init_from or schedule != (paper.REINITIALIZATION_EPOCHS, paper.REINITIALIZATION_RATE):
+        return None
+    others = [other for other in runs if other is not run]
+    same_place = [other for other in others if os.path.realpath(other.path) == os.path.realpath(options.init_from)]
+    name = pathlib.PurePath(options.init_from).name
+    same_name = [other for other in others if pathlib.PurePath(other.path).name in (name, run.origin)]
+    found = same_place or same_name
+    # Of the VAE with k = 1, which is the IWAE, and the IWAE with k = 50, one becomes the other.
+    cells = {("mnist", (50,), k, "iwae") for k in (1, 50)}
+    return found[0] if len(found) == 1 and {run.cell, found[0].cell} == cells else None
 
 
 def _read(number: int, path: str | pathlib.Path) -> ReportedRun:

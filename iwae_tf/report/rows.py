@@ -29,13 +29,13 @@ def contents(runs: Sequence[ReportedRun], groups: Sequence[Sequence[ReportedRun]
     others = [
         {"title": group[0].title, "dataset": group[0].options.dataset} | _group_row(group)
         for group in groups
-        if not group[0].cell and not group[0].reinitialization
+        if not group[0].cell and not group[0].start
     ]
     pairs = [_pair_row(vae, iwae) for vae, iwae in reported_run.pairs(runs)]
     return {
         "tables": tables,
         "pairs": [row for row in pairs if row],
-        "reinitializations": [_reinitialization_row(run, runs) for run in runs if run.reinitialization],
+        "reinitializations": [_reinitialization_row(run, run.start) for run in runs if run.start],
         "other_runs": others,
         "runs": [_run_row(run) for run in runs],
     }
@@ -80,16 +80,13 @@ def _pair_row(vae: ReportedRun, iwae: ReportedRun) -> dict[str, Any] | None:
     }
 
 
-def _reinitialization_row(run: ReportedRun, runs: Sequence[ReportedRun]) -> dict[str, Any]:
-    """A model before and after it was trained on with the other objective; the former only if it is in the report."""
-    assert run.reinitialization
-    published = paper.REINITIALIZATION[run.reinitialization]
-    phases = next((other for other in runs if other.name == run.origin), None), run
+def _reinitialization_row(run: ReportedRun, start: ReportedRun) -> dict[str, Any]:
+    """A model before and after it was trained on with the other objective."""
+    objectives = ("iwae", "vae") if run.options.k == 1 else ("vae", "iwae")
+    published = paper.REINITIALIZATION[objectives]
     return {
-        "objectives": list(run.reinitialization),
-        "runs": [phase.number for phase in phases if phase],
-        "nlls": [phase.results.nll.mean if phase and phase.results else None for phase in phases],
-        "active_units": [phase.results.active_units.per_layer if phase and phase.results else None for phase in phases],
+        "objectives": list(objectives),
+        "phases": [_group_row([start]), _group_row([run])],
         "published_nlls": [phase.nll for phase in published],
         "published_active_units": [list(phase.active_units) for phase in published],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iwae_tf import paper
@@ -90,7 +90,7 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
 
 
 # Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not.
-_NOT_IN_LATEX = ("run no.", "started from", "minutes", "recipe", "fewer samples")
+_NOT_IN_LATEX = ("run no.", "started from", "minutes", "fewer samples")
 
 
 def latex_text(content: dict[str, Any]) -> str:
@@ -193,21 +193,17 @@ def _reinitializations_table(rows: Sequence[Row]) -> tuple[list[str], list[list[
     return _without_empty_columns(
         [
             {
-                "objective": _before_and_after(name.upper() for name in row["objectives"]),
-                "run no.": ", ".join(map(str, row["runs"])),
-                "NLL": _before_and_after(map(_number, row["nlls"])),
-                "published": _before_and_after(map(_number, row["published_nlls"])),
-                "active units": _before_and_after(summary.join(units or []) for units in row["active_units"]),
-                "published units": _before_and_after(map(summary.join, row["published_active_units"])),
+                "objective": " -> ".join(name.upper() for name in row["objectives"]),
+                "run no.": ", ".join(str(phase["runs"][0]) for phase in row["phases"]),
+                "seed": str(row["phases"][-1]["seeds"][0]),
+                "NLL": " -> ".join(map(_nll, row["phases"])),
+                "published": " -> ".join(map(_number, row["published_nlls"])),
+                "active units": " -> ".join(map(_active_units, row["phases"])),
+                "published units": " -> ".join(map(summary.join, row["published_active_units"])),
             }
             for row in rows
         ]
     )
-
-
-def _before_and_after(texts: Iterable[str]) -> str:
-    before, after = texts
-    return f"{before or '?'} -> {after or '?'}"
 
 
 def _other_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,7 @@ which `sha256sum -c` reads.
 They lie in models/ of a checkout, and inside the package in a wheel. `find` returns one by its name.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -79,12 +80,14 @@ def write_checksums(path: pathlib.Path) -> None:
 
 
 def update_checksums(run: RunDirectory) -> None:
-    """Writes the sums of all files but the weights again, if this is a copy of a released model that was evaluated."""
+    """Writes the sums of the files that an evaluation writes again, if this is a copy of a released model."""
     if not (run.path / _CHECKSUMS).exists():
         return
-    sums = {name: expected for expected, name in _read_sums(run.path)}
-    written = [name for name in sums if name != run.weights.name and (run.path / name).exists()]
-    _write_sums(run.path, sums | {name: _sha256(run.path / name) for name in written})
+    with contextlib.suppress(UserError):  # What is damaged stays so, and `check` finds it.
+        sums = {name: expected for expected, name in _read_sums(run.path) if (run.path / name).exists()}
+        written = run.flags, run.history, run.results, run.test_log_likelihoods, run.samples
+        sums |= {file.name: _sha256(file) for file in written if file.exists()}
+        _write_sums(run.path, sums)
 
 
 def _write_sums(path, sums):
