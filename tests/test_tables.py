@@ -78,7 +78,7 @@ def test_a_file_without_a_header_a_compressed_one_and_a_mark_at_its_begin(tmp_pa
     [
         ("", "is empty"),
         ("a,b\n", "has no rows"),
-        ("a,b\n1,red\n2,blue\n", "Column 'b' .* has text, such as 'red'; leave it out with --drop_columns=b"),
+        ("a,b\n1,red\n2,blue\n", "Column 'b' .* has text, such as 'red'; leave it out with drop_columns=b"),
         ("a,a\n1,2\n", "more than one column 'a'"),
         ("a,b\n1,inf\n", "Column 'b' .* infinite"),
         ("t,b\n1700000000,1\n1700000003,2\n1700000007,3\n", "Column 't' .* single precision cannot hold"),
@@ -143,7 +143,7 @@ def test_values_without_a_density_are_refused_by_column(tmp_path):
         _load(tmp_path, counts, supports.BINARY)
     assert _load(tmp_path, counts, supports.COUNTS).columns == ("n", "m")
     constant = "n,m\n" + "\n".join(f"{i},7" for i in range(12))
-    with pytest.raises(UserError, match="Column 'm' .* same value, 7, .* leave it out with --drop_columns=m"):
+    with pytest.raises(UserError, match="Column 'm' .* same value, 7, .* leave it out with drop_columns=m"):
         _load(tmp_path, constant, supports.REAL)
     empty = "n,m\n" + "\n".join(f"{i}," for i in range(12))
     with pytest.raises(UserError, match="Column 'm' .* no values"):

@@ -182,7 +182,7 @@ def _numbers(column, path, name):
         if len(texts):
             raise UserError(
                 f"Column {name!r} of {path} has text, such as {str(texts.iloc[0])[:40]!r}; leave it out with "
-                f"--drop_columns={name}, or write it as numbers. Missing values are empty or NaN."
+                f"drop_columns={name}, or write it as numbers. Missing values are empty or NaN."
             )
     if np.isinf(values).any():
         raise UserError(f"Column {name!r} of {path} has infinite values.")
@@ -252,7 +252,7 @@ def check_columns(train: np.ndarray, columns: Sequence[str], name: str, is_real:
         elif is_real and values.min() == values.max():
             problem = f"has the same value, {values[0]:g}, in all training rows, so its density has no maximum"
         if problem:
-            raise UserError(f"Column {column!r} of {name} {problem}; leave it out with --drop_columns={column}.")
+            raise UserError(f"Column {column!r} of {name} {problem}; leave it out with drop_columns={column}.")
 
 
 def equal_columns(values: np.ndarray, columns: Sequence[str]) -> list[tuple[str, str]]:

@@ -86,7 +86,11 @@ def save_nll_against_k(path: output.Paths, panels: Mapping[str, Sequence[Mapping
         axes.set_xticks(counts, labels=counts)
         axes.xaxis.minorticks_off()
         axes.grid()
-        axes.legend()
+    entries = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    columns = 4 if len(panels) > 1 else 2
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, frameon=False)
     output.save_figure(figure, path)
 
 
