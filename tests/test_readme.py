@@ -88,6 +88,11 @@ def test_the_readme_is_short():
     assert len(README.read_bytes()) < 9000
 
 
+def _anchor(heading):
+    """What a link calls a heading: without its punctuation."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
@@ -98,7 +103,7 @@ def test_links_lead_to_files_and_headings(page):
         path = page.parent / name
         assert path.is_file(), target
         headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE) if anchor else []
-        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
+        assert not anchor or anchor in [_anchor(heading) for heading in headings], target
 
 
 def test_from_a_csv_file_to_scores_and_imputations(tmp_path, monkeypatch):
