@@ -179,12 +179,12 @@ class _Comparison:
     released_nll: float
     nll: float
     largest_difference: float
-    stderr: float
+    stderr_of_difference: float
 
     @property
     def agrees(self):
         """Whether other noise and rounding explain the difference."""
-        return abs(self.nll - self.released_nll) <= _STDERRS * self.stderr + _ROUNDING
+        return abs(self.nll - self.released_nll) <= _STDERRS * self.stderr_of_difference + _ROUNDING
 
 
 def _nll(log_likelihoods):

@@ -67,6 +67,8 @@ def _read_frame(path, **arguments):
     import pandas
 
     path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a csv file.")
     if not path.is_file():
         raise UserError(f"There is no file {path}; expected a csv file.")
     try:
@@ -185,7 +187,11 @@ def _numbers(column, path, name):
                 f"drop_columns={name}, or write it as numbers. Missing values are empty or NaN."
             )
     if np.isinf(values).any():
-        raise UserError(f"Column {name!r} of {path} has infinite values.")
+        first = int(np.flatnonzero(np.isinf(values))[0]) + 1
+        raise UserError(
+            f"Column {name!r} of {path} has infinite values, the first in row {first:,}; leave them empty if they are "
+            "missing."
+        )
     return values
 
 

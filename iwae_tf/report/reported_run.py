@@ -178,7 +178,7 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:
     made_by_command = [path for path in folders.values() if path not in skipped]
     if not made_by_command:
         path, reason = next(iter(skipped.items()))
-        raise UserError(f"There is nothing to report on: {path} {reason}; give run directories, such as runs/*.")
+        raise UserError(f"There is nothing to report on, as {path} {reason}; give run directories, such as runs/*.")
     for path, reason in skipped.items():
         console.warn(f"skipping {path}, which {reason}")
     read_runs = [_read(number, path) for number, path in enumerate(made_by_command, start=1)]
@@ -189,7 +189,8 @@ def _reason_to_skip(path):
     """Why a folder is left out, in words, or "": it is no run, or one of `iwae_tf.train`, which has no options."""
     # These functions return False for names that are too long. Reading what does not exist reports what is wrong.
     if os.path.exists(path) and not os.path.exists(os.path.join(path, "flags.txt")):
-        return "is not a run directory: it has no flags.txt"
+        holds_runs = next(pathlib.Path(path).glob("*/flags.txt"), None)
+        return "holds run directories; give those" if holds_runs else "is not a run directory: it has no flags.txt"
     try:
         settings = RunDirectory(path).read_flags()
     except OSError:

@@ -45,6 +45,11 @@ L_k grows with k towards log p(x), so every NLL here is an upper bound. If fewer
 its bias of order 1/k) differ from all samples, still more samples would lower the NLL. The number of effective samples
 is 1 / sum of squared normalised weights; if the largest weight is near 1, the estimate rests on a single sample. The
 percentages are quantiles over the test images."""
+_RELIABILITY_CAPTION = (
+    "How far the NLLs can be trusted. Corrected: without the bias of order 1/k. Effective samples: 1 / sum of squared "
+    "normalised weights. Annealed: how far annealed importance sampling is from -L_5,000 on the same images. "
+    "Percentages are quantiles over the test images."
+)
 _COMMANDS = (
     "Flags that are not listed have their default, including the seed. Use another `--run_dir` to keep an existing run."
 )
@@ -90,7 +95,7 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
 
 
 # Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not.
-_NOT_IN_LATEX = ("run no.", "started from", "minutes", "fewer samples")
+_NOT_IN_LATEX = ("run no.", "started from", "epochs", "minutes", "fewer samples")
 
 
 def latex_text(content: dict[str, Any]) -> str:
@@ -101,10 +106,19 @@ def latex_text(content: dict[str, Any]) -> str:
     """
     lines = [_LATEX_INTRODUCTION]
     for dataset, rows in content["tables"].items():
-        caption = f"Test NLL in nats on {dataset}, next to the published one"
+        caption = (
+            f"Test NLL on {dataset} in nats: -L_5,000 +- its standard error over the test images, or +- the standard "
+            "deviation over seeds; lower is better. Published: Burda, Grosse and Salakhutdinov, arXiv:1509.00519, "
+            "after 3,280 epochs."
+        )
+        if not rows[0]["is_comparable"]:
+            caption += " Its images are others, so only the order is comparable."
         lines += ["", *latex.table(*_of_paper(_paper_table(rows)), caption, f"tab:{dataset.replace('_', '-')}")]
     if content["pairs"]:
-        caption = "VAE and IWAE on the same test images: NLL in nats"
+        caption = (
+            "VAE and IWAE with the same recipe and seed on the same binarised test images: NLL in nats. The difference "
+            "is that of the IWAE minus that of the VAE; its standard error is over the images."
+        )
         lines += ["", *latex.table(*_of_paper(_pairs_table(content["pairs"])), caption, "tab:pairs")]
     if content["reinitializations"]:
         caption = "Models that are trained on with the other objective: NLL in nats"
@@ -114,7 +128,7 @@ def latex_text(content: dict[str, Any]) -> str:
         lines += ["", *latex.table(*_of_paper(_other_table(content["other_runs"])), "Other runs", "tab:other-runs")]
     if any(run["results"] for run in content["runs"]):
         table = _of_paper(_reliability_table(content["runs"]))
-        lines += ["", *latex.table(*table, "Reliability of the NLL", "tab:reliability")]
+        lines += ["", *latex.table(*table, _RELIABILITY_CAPTION, "tab:reliability")]
     return "\n".join(lines) + "\n"
 
 
@@ -298,14 +312,13 @@ def _reliability_columns(run: Row) -> dict[str, str]:
 
 
 def _annealed(annealing: Row | None) -> str:
-    """The NLL by annealed importance sampling, and by how much the usual one overstates it."""
+    """By how much the NLL by annealed importance sampling is below the usual one of the same images."""
     if not annealing:
         return ""
     images = annealing["test"]
     bound, count = f"-L_{annealing['num_samples']:,}", summary.counted(images["num_images"], "image")
-    difference = _with_spread(images["difference"]["mean"], images["difference"]["stderr"])
-    place = f"{difference} below {bound}" if images["difference"]["mean"] >= 0.0 else f"above {bound}"
-    return f"{-images['log_likelihood']['mean']:.2f}, {place} ({count})"
+    difference = _with_spread(abs(images["difference"]["mean"]), images["difference"]["stderr"])
+    return f"{difference} {'below' if images['difference']['mean'] >= 0.0 else 'above'} {bound} of {count}"
 
 
 def _quantiles(results: Row, name: str, quantiles: Sequence[str], form: str) -> str:

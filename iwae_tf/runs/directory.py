@@ -325,16 +325,17 @@ class RunDirectory:
 def _refuse_differences(path, stored, settings):
     """Raises a UserError that lists the settings that differ from those of the run in `path`."""
     differences = [
-        f"{name} is {stored.get(name, '(not set)')} there and {value} here"
+        f"{name} is {stored.get(name) or '(not set)'} there and {value or '(not set)'} here"
         for name, value in settings.items()
         if stored.get(name) != _as_read(value)
         and name not in MOVING_SETTINGS
         and not _has_grown(name, stored.get(name), value)
     ]
     if differences:
+        more = f"; {len(differences) - 5} more" if len(differences) > 5 else ""
         raise UserError(
-            f"{path} was started with other settings ({'; '.join(differences)}): use the same settings to continue it, "
-            "choose another run directory, or overwrite the run."
+            f"{path} was started with other settings ({'; '.join(differences[:5])}{more}): use the same settings "
+            "to continue it, choose another run directory, or overwrite the run."
         )
 
 
