@@ -162,13 +162,13 @@ def _verify(options):
             f"released NLL {comparison.released_nll:.2f}, measured again NLL {comparison.nll:.2f}; one image differs "
             f"by at most {comparison.largest_difference:.2g} nats"
         )
+        if comparison.agrees:
+            print("They agree.")
     if not comparison.agrees:
         raise UserError(
             f"The log-likelihoods differ by {comparison.nll - comparison.released_nll:.3g} nats on average, more than "
             "chance explains: these are other images or other weights; install iwae_tf again."
         )
-    if not options.json:
-        print("They agree.")
 
 
 @dataclasses.dataclass(frozen=True)

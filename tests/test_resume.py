@@ -73,10 +73,9 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path):
     start = time.monotonic()
     _finish(tmp_path / "whole", *words)
     whole = time.monotonic() - start
-    # Start-up takes a part of this time. A process that is killed before it makes progress counts as well. How many are
-    # killed before one ends depends on what else the machine does.
+    # Start-up takes a part of this time. A process that is killed before it makes progress counts as well.
     kills = _kill_repeatedly(tmp_path / "run", words, kills=12, seconds=(0.05 * whole, 0.4 * whole))
-    assert kills
+    assert kills >= 5
     _finish(tmp_path / "run", *words)
     _assert_same(tmp_path / "run", tmp_path / "whole")
 

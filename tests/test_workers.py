@@ -91,8 +91,9 @@ def test_workers_with_different_flags_are_refused(tmp_path):
     for worker in _start_workers(tmp_path / "run", second_words=["--seed=7"]):
         _, err = worker.communicate(timeout=300)
         assert worker.returncode == 1
-        last = "iwae_tf: The workers have different flags or images: start all of them with the same."
-        assert err.splitlines()[-1] == last
+        waiting, error = err.splitlines()
+        assert waiting.startswith("waiting for all of 127.0.0.1:")
+        assert error == "iwae_tf: The workers have different flags or images: start all of them with the same."
     assert not (tmp_path / "run").exists()
 
 

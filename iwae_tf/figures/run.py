@@ -54,10 +54,9 @@ def save_bound_curve(
     counts, values, stderrs = (np.array([row[name] or 0.0 for row in rows]) for name in ("k", "mean", "stderr"))
     axes.fill_between(counts, values - stderrs, values + stderrs, alpha=0.2, label=f"standard error over the {noun}")
     axes.plot(counts, values, marker="o", label=f"{style.bound('k')} of the test {noun}")
-    label = f"{style.bound(int(counts[-1]))} corrected: {corrected:.2f}".replace("-", "\N{MINUS SIGN}")
+    label = f"{style.bound(int(counts[-1]))} corrected: {style.number(corrected)}"
     axes.axhline(corrected, color=style.VERMILION, linestyle=":", label=label)
-    number = f"{values[-1]:.2f}".replace("-", "\N{MINUS SIGN}")
-    axes.annotate(number, (counts[-1], values[-1]), (-2, -10), textcoords="offset points", ha="right")
+    axes.annotate(style.number(values[-1]), (counts[-1], values[-1]), (-2, -10), textcoords="offset points", ha="right")
     axes.set(xscale="log", xlabel="samples k", ylabel=r"bound on $\log p(x)$ in nats", title=title)
     axes.grid()
     axes.legend(loc="lower right")

@@ -84,6 +84,11 @@ def line(number: int) -> dict[str, Any]:
     return {"color": COLORS[number % len(COLORS)], "linestyle": LINES[number // len(COLORS) % len(LINES)]}
 
 
+def number(value: float) -> str:
+    """Returns a number with two decimals and the minus sign that matplotlib puts on axes."""
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def bound(k: int | str) -> str:
     """The name of L_k in mathematical type."""
     return f"$L_{{{f'{k:,}'.replace(',', '{,}') if isinstance(k, int) else k}}}$"

@@ -88,7 +88,7 @@ class ReportedRun:
     @property
     def origin(self) -> str:
         """The name of the run or model that this one started from, without its seed, or ""."""
-        return _without_seed(self.options.init_from)
+        return re.sub(r"_seed\d+$", "", pathlib.PurePath(self.options.init_from).name)
 
     @property
     def command(self) -> str:
@@ -153,10 +153,6 @@ class ReportedRun:
         if values is None or values.shape != (self.results.nll.num_images,) or not np.isfinite(values).all():
             return None
         return values
-
-
-def _without_seed(path: str) -> str:
-    return re.sub(r"_seed\d+$", "", pathlib.PurePath(path).name)
 
 
 def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:

@@ -94,7 +94,8 @@ def report_text(content: dict[str, Any], pictures: Sequence[Picture], link: Call
     return "\n".join(lines) + "\n"
 
 
-# Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not.
+# Columns that a paper has no use for; the numbers of the runs refer to a section that LaTeX has not, and the epochs
+# would mislead without the models that a run started from.
 _NOT_IN_LATEX = ("run no.", "started from", "epochs", "minutes", "fewer samples")
 
 
