@@ -46,6 +46,7 @@ def test_the_mean_weight_is_p_of_x_even_with_few_temperatures(num_layers, start)
     assert_mean(weights, 1.0)
 
 
+@pytest.mark.slow
 def test_without_the_metropolis_step_it_is_not(monkeypatch):
     """At large steps, where it matters."""
     assert_mean(_relative_weights(2, 8, "posterior", step_size=1.1), 1.0)
@@ -73,6 +74,7 @@ def test_forward_and_reverse_chains_enclose_log_p_and_meet(num_layers, start):
     assert gaps[1] < 0.3 * gaps[0]
 
 
+@pytest.mark.slow
 def test_the_posterior_as_a_proposal_gives_the_exact_value_with_one_temperature():
     model, log_p = linear_gaussian.build(2)
     x = linear_gaussian.data(IMAGES)

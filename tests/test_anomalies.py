@@ -42,7 +42,8 @@ def test_other_images_than_digits_have_low_scores(tmp_path):
     assert _area(scores["digits"]["log_likelihood"], scores["black"]["log_likelihood"]) < 0.5
 
 
-@pytest.mark.parametrize("network", [pytest.param("mlp", marks=pytest.mark.slow), "conv"])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_digits_of_17_levels(tmp_path, network):
     np.save(tmp_path / "digits.npy", sklearn.datasets.load_digits().images.astype(np.uint8))
     run_dir = tmp_path / "run"

@@ -73,6 +73,7 @@ def test_train_restores_a_finished_run(images, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_train_refuses_another_run_in_the_folder_unless_it_is_overwritten(images, tmp_path):
     iwae_tf.train(_model(), images, _plan(), tmp_path / "run")
     with pytest.raises(UserError, match=r"other settings \(learning_rate is 0.003 there and 0.01 here\)"):
@@ -100,6 +101,7 @@ def test_a_run_of_train_is_loaded(images, tmp_path):
         np.testing.assert_array_equal(loaded(_binary()), model(_binary()))
 
 
+@pytest.mark.slow
 def test_weights_older_than_the_results_are_said_to_be(tmp_path, capsys):
     words = ["--max_images=60", "--epochs=2", "--k=1", "--batch_size=20", "--latent_dims=2", "--hidden_dims=5"]
     words += ["--nll_samples=10", "--noexport", f"--run_dir={tmp_path}", "--nojit"]
@@ -114,6 +116,7 @@ def test_weights_older_than_the_results_are_said_to_be(tmp_path, capsys):
     assert "are of step 3, but its results are of step 6: a checkpoint is missing" in note
 
 
+@pytest.mark.slow
 def test_a_model_that_was_compiled_before_is_trained_with_the_plan(images, tmp_path):
     compiled = _model()
     compiled.compile(optimizer="sgd", jit_compile=False)

@@ -25,6 +25,7 @@ def foreign(tmp_path):
     return os.environ | backend | {"KERAS_HOME": str(tmp_path)}
 
 
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_other_backends(foreign, tmp_path):
     command = [sys.executable, "-m", "iwae_tf.main", *WORDS]
     # Without standard output, too, as after >&- in a shell.
@@ -59,8 +60,12 @@ def test_the_reason_is_shown_when_tensorflow_ends_the_process(tmp_path):
     ("words", "needed"),
     [
         (["--k=1000000", "--batch_size=100"], "1,000,000 samples of 100 images"),
-        (["--hidden_dims=100000,100000,100000,100000"], "weights"),
-        (["--first_k=1000000", "--first_epochs=1", "--batch_size=100"], "1,000,000 samples of 100 images"),
+        pytest.param(["--hidden_dims=100000,100000,100000,100000"], "weights", marks=pytest.mark.slow),
+        pytest.param(
+            ["--first_k=1000000", "--first_epochs=1", "--batch_size=100"],
+            "1,000,000 samples of 100 images",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_needs_more_memory_than_there_is_is_refused_before_a_run_is_claimed(words, needed, tmp_path):

@@ -318,6 +318,7 @@ def test_the_paired_test_detects_the_bias_of_stl_in_the_ladder():
     assert np.max(np.abs(_paired_t(model, x, estimators.stl, 1500))) > 6.0
 
 
+@pytest.mark.slow
 def test_the_paired_test_detects_a_missing_path_through_q_in_the_ladder():
     """A DReG that ignores the path of shared weights through q would have this bias, and the test above detects it."""
 

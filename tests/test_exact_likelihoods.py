@@ -130,6 +130,7 @@ def test_a_linear_gaussian_model_is_factor_analysis(load, latent, num_steps):
     assert exact - 0.1 < measured.mean < exact + error
 
 
+@pytest.mark.slow
 def test_simulated_counts_have_the_nll_of_their_model():
     """Independent counts need no latent variables, so the NLL of the truth is a sum."""
     num_rows, mean, size = 4000, np.array([2.0, 10.0, 40.0]), np.array([1.0, 3.0, 8.0])

@@ -67,6 +67,7 @@ def test_scripts_are_short_and_say_how_to_run_them(path):
     assert f"    python examples/{path.name}\n" in ast.get_docstring(ast.parse(text), clean=False)
 
 
+@pytest.mark.slow
 def test_keras_fit(example, capsys):
     example("keras_fit").main(num_images=200, epochs=2, num_samples=10)
     printed = capsys.readouterr().out
@@ -124,6 +125,7 @@ def test_csv_with_gaps(example, capsys):
     np.testing.assert_allclose(table, filled[table.columns].where(table.notna()), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_diagnostics(example, capsys):
     module = example("diagnostics")
     module.main(num_images=200, epochs=1, num_samples=40)
@@ -138,6 +140,7 @@ def test_diagnostics(example, capsys):
     assert (module.RUN_DIR / "figures" / "worst_images.png").is_file()
 
 
+@pytest.mark.slow
 def test_serving(example, capfd):
     module = example("serving")
     module.main(num_images=200, epochs=1, num_samples=1000)

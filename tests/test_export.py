@@ -71,6 +71,7 @@ def test_sample_and_reconstruct_signatures(exported):
     np.testing.assert_allclose(outputs["reconstructions"], model.reconstructed(x[:2], SEED).mean(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_second_export_replaces_the_folder(exported):
     model, _, _, folder = exported
     (folder / "saved_model" / "old").write_text("")

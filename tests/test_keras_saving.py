@@ -167,6 +167,7 @@ def test_a_registered_layer_of_ones_own_is_saved(tmp_path):
     _assert_equal(keras.saving.load_model(tmp_path / "model.keras"), model)
 
 
+@pytest.mark.slow
 def test_another_process_loads_the_file(tmp_path):
     model = small_model.build()
     model.save(tmp_path / "model.keras")

@@ -217,6 +217,7 @@ def test_validation_in_fit_is_evaluate(validation):
     assert history["val_loss"][-1] == pytest.approx(model.evaluate(X[8:], verbose=0)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_noise_is_the_same_in_each_epoch():
     model = small_model.compiled(optimizer=keras.optimizers.SGD(0.0))
     losses = model.fit(X, validation_data=X, epochs=2, **ARGUMENTS).history
@@ -224,6 +225,7 @@ def test_validation_noise_is_the_same_in_each_epoch():
     assert losses["loss"][0] != losses["loss"][1]
 
 
+@pytest.mark.slow
 def test_callbacks_work_with_their_defaults(tmp_path):
     """Each watches `val_loss`, which falls at first and cannot fall any more without a learning rate."""
 
@@ -287,7 +289,7 @@ def test_train_on_batch_is_a_step_of_fit():
     assert by_batch.test_on_batch(X) == pytest.approx(by_batch.evaluate(X, batch_size=11, verbose=0), rel=1e-6)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_steps_in_an_execution_make_no_difference(jit_compile, fitted):
     """Batches of 4, 4 and 3 images: one execution, two, or three."""
     for steps in ("auto",) if jit_compile else (2, "auto"):
@@ -450,7 +452,7 @@ class _Pieces(keras.utils.PyDataset):
     ("x", "arguments", "num_steps"),
     [
         (_dataset(X).repeat(2), {}, 6),
-        (tf.data.Dataset.from_tensor_slices(X).shuffle(11).batch(4).repeat(), {"steps_per_epoch": 90}, 90),
+        (tf.data.Dataset.from_tensor_slices(X).shuffle(11).batch(4).repeat(), {"steps_per_epoch": 12}, 12),
         (_Pieces(), {}, 3),
         (X, {"batch_size": 100}, 1),
     ],
@@ -469,6 +471,7 @@ def test_validation_sees_every_batch():
     assert history["val_loss"][0] == pytest.approx(model.evaluate(validation, verbose=0)[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_callback_may_predict_and_evaluate():
     found = []
 

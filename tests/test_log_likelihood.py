@@ -125,6 +125,7 @@ def test_the_counts_of_the_curve():
     assert Estimates.zeros(1, 3).counts == (1, 3)
 
 
+@pytest.mark.slow
 def test_both_halves_correct_most_of_the_bias():
     """L_n is too low by about Var[w] / (2 n E[w]^2), and twice as much for the halves."""
     model, log_p = _model(1, widen=1.3)

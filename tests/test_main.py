@@ -222,6 +222,7 @@ def test_other_flags_are_refused_and_evaluation_flags_are_not(finished, capsys):
     run.write_results(stored)
 
 
+@pytest.mark.slow
 def test_another_format_of_the_figures_draws_again_without_measuring(finished, capsys):
     _, run = finished
     results, picture = run.results.read_bytes(), (run.figures / "samples.png").read_bytes()
@@ -237,6 +238,7 @@ def test_another_format_of_the_figures_draws_again_without_measuring(finished, c
         path.unlink()
 
 
+@pytest.mark.slow
 def test_parts_can_be_skipped(tmp_path):
     run = runs.RunDirectory(tmp_path / "run")
     flags = ["main", *FLAGS, "--latent_dims=3", "--epochs=1", "--nojit", f"--run_dir={run.path}"]

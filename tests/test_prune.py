@@ -26,6 +26,7 @@ def _prune(run, *words):
     return json.loads((run.pruned / "pruned.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_command(run, capsys):
     record = _prune(run, "--threshold=1e9")
     output = capsys.readouterr().err

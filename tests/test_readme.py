@@ -52,6 +52,7 @@ def test_the_readmes_example(tmp_path, monkeypatch, capsys, few_images):
     assert rows[1]["train_iwae_bound"] > rows[0]["train_iwae_bound"]
 
 
+@pytest.mark.slow
 def test_own_layers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(_block("ConvolutionalEncoder"), {})
@@ -60,6 +61,7 @@ def test_own_layers(tmp_path, monkeypatch, capsys):
     assert rows[1]["train_iwae_bound"] > rows[0]["train_iwae_bound"]
 
 
+@pytest.mark.slow
 def test_keras_fit_and_the_saved_file(tmp_path, monkeypatch, capsys, few_images):
     monkeypatch.chdir(tmp_path)
     names = {}

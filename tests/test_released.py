@@ -58,6 +58,7 @@ def test_a_release_has_no_checkpoints_and_is_found_by_its_name(models):
         np.testing.assert_array_equal(ours, original)
 
 
+@pytest.mark.slow
 def test_its_weights_are_the_averages_of_a_run_that_averages(models):
     """They are not averaged again when they are loaded, and the optimizer of the run had other weights at its end."""
     command = ["main", "--dataset=npz:digits.npz", "--latent_dims=3", "--hidden_dims=4", "--k=2", "--epochs=3"]

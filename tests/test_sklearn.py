@@ -229,6 +229,7 @@ def test_refused_rows_and_codes_of_a_fitted_estimator():
         iwae.sample(0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager_training")
 def test_a_grid_search_over_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), IWAE(**TINY))

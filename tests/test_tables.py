@@ -366,6 +366,7 @@ def test_flags_without_effect_are_refused(words, message):
         main.main(["main", *words])
 
 
+@pytest.mark.slow
 def test_counts_and_binary_tables_train(tmp_path):
     values = RNG.poisson(3.0, [40, 3]).astype(float)
     values[::5, 1] = np.nan

@@ -118,6 +118,7 @@ def test_moments_over_all_images_do_not_depend_on_the_batches():
     assert measured.num_active(threshold=1e6) == 0
 
 
+@pytest.mark.slow
 def test_a_single_sample_counts_the_variance_of_the_layer_below_as_activity():
     """Nothing depends on x, but with one sample of z_1, as in the authors' code, the units of z_2 look active."""
     model = _model(2)
