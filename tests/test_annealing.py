@@ -115,6 +115,7 @@ def test_parts_of_a_run_give_the_bits_of_the_whole():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_pilot_finds_step_sizes_with_the_wanted_acceptance():
     model, _ = linear_gaussian.build(2, widen=1.3)
     x = linear_gaussian.data(IMAGES)

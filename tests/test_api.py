@@ -64,6 +64,7 @@ def test_train_trains_and_continues(images, tmp_path):
     assert [row["epoch"] for row in rows] == [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_train_restores_a_finished_run(images, tmp_path):
     first, second = _model(), _model()
     iwae_tf.train(first, images, _plan(), tmp_path / "run")

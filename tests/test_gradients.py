@@ -31,6 +31,7 @@ def test_near_the_true_posterior_dreg_has_less_variance():
     assert dreg.signal_to_noise > standard.signal_to_noise
 
 
+@pytest.mark.slow
 def test_the_size_of_a_bias_does_not_depend_on_the_number_of_draws():
     few, many = (_measure("stl", draws=draws)["stl"]["inference"] for draws in (40, 1000))
     # A bias over its t statistic is its standard error.

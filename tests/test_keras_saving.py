@@ -159,6 +159,7 @@ def _own_model():
     return iwae_tf.ImportanceWeightedAutoencoder(networks.BottomUpInference([OwnEncoder(3)]), generative)
 
 
+@pytest.mark.slow
 def test_a_registered_layer_of_ones_own_is_saved(tmp_path):
     model = _own_model()
     model.compile(jit_compile=False)

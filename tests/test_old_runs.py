@@ -71,6 +71,7 @@ def test_it_is_finished_and_shows_its_results(old_run, capsys):
     assert "25.55 +- 1.61           4+2" in printed
 
 
+@pytest.mark.slow
 def test_it_continues_as_its_own_version_did(old_run):
     """45 further steps; their rounding differs between processors, by far less than the bounds change in an epoch."""
     main.main([*COMMAND, "--stages=3"])

@@ -81,9 +81,9 @@ def test_the_scaled_loss_gives_the_same_step(policy):
     ("estimator", "kind"),
     [
         pytest.param("standard", {"latent_dims": (3, 2), "inference": "ladder"}, marks=pytest.mark.slow),
-        ("dreg", {"latent_dims": (3, 2)}),
+        pytest.param("dreg", {"latent_dims": (3, 2)}, marks=pytest.mark.slow),
         pytest.param("rws", {}, marks=pytest.mark.slow),
-        pytest.param("resampled", {}, marks=pytest.mark.slow),
+        ("resampled", {}),
     ],
 )
 def test_double_precision(double, estimator, kind):

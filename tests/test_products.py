@@ -178,6 +178,7 @@ def test_rounding_does_not_bias_the_bound(num_layers, trained):
     assert abs(np.mean(bounds[1] - bounds[0])) < 0.02
 
 
+@pytest.mark.slow
 def test_only_training_rounds():
     single, mixed = _model(2, "float32"), _model(2, "mixed_bfloat16")
     x = _images()

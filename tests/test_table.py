@@ -186,6 +186,6 @@ def test_the_tables_flagfiles_are_the_cells_of_the_paper():
     assert names == sorted(path.name for path in (flags / "paper").glob("*.flags"))
     for name in names:
         ours, papers = (parsing.parse(["main", f"--flagfile={flags / kind / name}"]) for kind in ("table", "paper"))
-        assert summary.cell(ours, "stochastic") == summary.cell(papers, "stochastic") is not None
+        assert summary.cell(ours, ours.binarization) == summary.cell(papers, papers.binarization) is not None
         origins = table._origins(name.removesuffix(".flags"))
         assert len(origins) == {1: 0, 5: 1, 50: 2}[ours.k]
