@@ -134,7 +134,10 @@ def _summary(columns, new, num_samples, test_samples):
         lines.append(
             f"{len(scores) - len(finite):,} {new.noun} have no finite log p(x): they are far from all training data"
         )
-    missing = int(np.isnan(new.x).any(axis=1).sum())
+    empty = int(np.isnan(new.x).all(axis=1).sum())
+    if empty:
+        lines.append(f"{empty:,} rows have no values at all; their log p(x), about 0, says nothing")
+    missing = int(np.isnan(new.x).any(axis=1).sum()) - empty
     if missing:
         lines.append(
             f"{missing:,} rows have missing values; their log p(x) is that of the other values, which is not "

@@ -59,6 +59,24 @@ def test_pictures_of_tables_have_a_bounded_size(shape, tmp_path):
         assert max(matplotlib.image.imread(tmp_path / name).shape) < 10_000
 
 
+def test_outliers_do_not_squeeze_the_histogram_of_the_scores(draw):
+    usual = np.linspace(-90.0, -70.0, 100)
+    (axes,) = draw(figures.save_scores, np.append(usual, -1e6), usual, "new").axes
+    assert axes.get_xlim()[0] > -350.0
+    assert "includes 1 below" in axes.get_xlabel()
+
+
+def test_new_data_far_from_the_test_data_are_no_outliers(draw):
+    usual = np.linspace(-90.0, -70.0, 100)
+    (axes,) = draw(figures.save_scores, usual[:9] - 1000.0, usual, "new").axes
+    assert axes.get_xlim()[0] < -1080.0
+    assert "includes" not in axes.get_xlabel()
+
+
+def test_equal_scores_are_drawn(draw):
+    draw(figures.save_scores, np.full(4, -3.0), None, "new")
+
+
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_drawing_does_not_depend_on_the_backend_of_the_environment(backend, tmp_path):
     code = "import numpy, iwae_tf.figures as f; f.save_grids('a.png', [numpy.zeros([4, 4])] * 2, ['a', 'b'])"
@@ -192,7 +210,8 @@ def test_learning_curves(num_epochs, draw):
     values = -100.0 - 400.0 / np.arange(1, num_epochs + 1)
     names = [f"{split}_{bound}" for split in ("train", "validation") for bound in ("iwae_bound", "elbo")]
     history = {name: values - i for i, name in enumerate(names)} | {"epoch": np.arange(1, num_epochs + 1)}
-    (axes,) = draw(figures.save_learning_curves, history, "a title", 5).axes
+    figure = draw(figures.save_learning_curves, history, "a title", 5)
+    (axes,), (legend,) = figure.axes, figure.legends
     lines = _lines(axes)
     labels = {
         "$L_{5}$, training": "train_iwae_bound",
@@ -200,7 +219,7 @@ def test_learning_curves(num_epochs, draw):
         "ELBO, training": "train_elbo",
         "ELBO, validation": "validation_elbo",
     }
-    assert set(lines) == set(labels) == set(_legend(axes))
+    assert set(lines) == set(labels) == {text.get_text() for text in legend.get_texts()}
     for label, name in labels.items():
         np.testing.assert_array_equal(lines[label], (history["epoch"], history[name]))
     assert axes.get_title() == "a title"

@@ -252,6 +252,16 @@ def test_scores(folder, capsys):
     assert set(np.load(folder / "scores.npz")) == set(rows[0]) - {"row"}
 
 
+def test_rows_without_any_value_are_counted(folder, capsys):
+    header, first, *_ = (folder / "things.csv").read_text().splitlines()
+    nothing = "," * first.count(",")
+    (folder / "gaps.csv").write_text("\n".join([header, first, nothing, nothing]) + "\n")
+    score.main(["score", f"--run_dir={folder / 'run'}", f"--data={folder / 'gaps.csv'}", "--num_samples=10"])
+    assert "2 rows have no values at all" in capsys.readouterr().out
+    values = [float(row["log_likelihood"]) for row in csv.DictReader((folder / "run" / "scores_gaps.csv").open())]
+    np.testing.assert_allclose(values[1:], 0.0, atol=0.2)  # The weights of 10 samples.
+
+
 def test_the_log_ratio_of_a_gaussian_table(folder):
     """log p_0 is that of independent Gaussians with the moments of the model."""
     words = [f"--run_dir={folder / 'run'}", f"--data={folder / 'things.csv'}", "--num_samples=40"]

@@ -135,7 +135,7 @@ def _reporter(name, passes, estimates, unfinished):
     missing = sum(passes[other].num_images - len(estimates[other]) for other in later)
     num_samples = estimates[name].num_samples
     console.note(f"evaluating {num_images:,} {title} with {num_samples:,} samples each")
-    countdown = progress.Countdown(num_images, len(estimates[name]), missing, passes[name].noun)
+    countdown = progress.Countdown(num_images, len(estimates[name]), missing, noun=passes[name].noun)
 
     def report(finished):
         estimates[name] = finished

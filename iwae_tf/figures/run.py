@@ -19,7 +19,7 @@ def save_learning_curves(path: output.Paths, history: Mapping[str, Sequence[floa
       title: the title of the model.
       k: the number of samples of the importance weighted bound.
     """
-    figure = style.figure(style.COLUMN, 2.5)
+    figure = style.figure(style.COLUMN, 2.8)
     axes = figure.subplots()
     epochs = history["epoch"]
     for bound, label, color in (("iwae_bound", style.bound(k), style.BLUE), ("elbo", "ELBO", style.VERMILION)):
@@ -32,7 +32,7 @@ def save_learning_curves(path: output.Paths, history: Mapping[str, Sequence[floa
     axes.set(xlabel="epoch", ylabel=r"bound on $\log p(x)$ in nats", title=title)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid()
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     output.save_figure(figure, path)
 
 
@@ -49,7 +49,7 @@ def save_bound_curve(
       title: the title of the model.
       noun: what the test data are, such as "images".
     """
-    figure = style.figure(style.COLUMN, 2.5)
+    figure = style.figure(style.COLUMN, 2.8)
     axes = figure.subplots()
     counts, values, stderrs = (np.array([row[name] or 0.0 for row in rows]) for name in ("k", "mean", "stderr"))
     axes.fill_between(counts, values - stderrs, values + stderrs, alpha=0.2, label=f"standard error over the {noun}")
@@ -59,7 +59,7 @@ def save_bound_curve(
     axes.annotate(style.number(values[-1]), (counts[-1], values[-1]), (-2, -10), textcoords="offset points", ha="right")
     axes.set(xscale="log", xlabel="samples k", ylabel=r"bound on $\log p(x)$ in nats", title=title)
     axes.grid()
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", frameon=False)
     output.save_figure(figure, path)
 
 

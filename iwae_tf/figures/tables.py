@@ -13,6 +13,8 @@ _NUM_BINS = 30
 _MOST_POINTS = 500
 # The share of the data outside of the axes on each side; heavy tails would leave nothing to see.
 _TAIL = 0.005
+# Scores further below the quartiles than this many times their distance are outliers.
+_WIDEST = 10.0
 
 
 @style.look()
@@ -112,15 +114,17 @@ def save_scores(path: output.Paths, scores: np.ndarray, test: np.ndarray | None,
 
     Args:
       path: the file or files.
-      scores: log p(x) in nats, float array [n]; values that are not finite are left out.
+      scores: log p(x) in nats, float array [n]; values that are not finite are left out, and outliers on the left
+        are counted in the first bar.
       test: those of the test data, or None.
       name: what the new data are.
     """
     stacks = [(scores, name, _MODEL), *([] if test is None else [(test, "the run's test data", _DATA)])]
     finite = [(stack[np.isfinite(stack)], label, colour) for stack, label, colour in stacks]
     everything = np.concatenate([stack for stack, *_ in finite])
-    low, high = np.quantile(everything, [0.001, 1.0]) if len(everything) else (0.0, 1.0)
-    bins = np.linspace(low, high, 61)
+    low = min((_left_end(stack) for stack, *_ in finite if len(stack)), default=0.0)
+    high = everything.max(initial=low)
+    bins = np.histogram_bin_edges([low, high], 60)
     figure = style.figure(style.COLUMN, 2.3)
     axes = figure.subplots()
     for stack, label, colour in finite:
@@ -131,3 +135,9 @@ def save_scores(path: output.Paths, scores: np.ndarray, test: np.ndarray | None,
     axes.set(xlabel=rf"$\log p(x)$ in nats{note}", ylabel="density")
     figure.legend(loc="outside upper center", ncols=1, frameon=False)
     output.save_figure(figure, path)
+
+
+def _left_end(values):
+    """The lowest value, or where outliers begin that would squeeze all others into a few bars."""
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    return max(values.min(), lower - _WIDEST * (upper - lower))

@@ -59,7 +59,7 @@ class Countdown:
       noun: what they are.
     """
 
-    def __init__(self, total: int, done: int = 0, later: int = 0, noun: str = "images"):
+    def __init__(self, total: int, done: int = 0, later: int = 0, *, noun: str):
         self._total, self._first, self._later = total, done, later
         self._noun = noun
         self._line = StatusLine()
