@@ -110,13 +110,10 @@ def test_a_model_is_built_again_from_its_configuration(likelihood):
 
 
 _PAIRS = [(e, i) for e in sorted(compatibility.SERVES) for i in ("bottom_up", "ladder") if (e, i) != ("rws", "ladder")]
-_FAST = ("dreg", "bottom_up")
 
 
-@pytest.mark.parametrize(
-    ("estimator", "inference"),
-    [pytest.param(*pair, marks=() if pair == _FAST else pytest.mark.slow) for pair in _PAIRS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("estimator", "inference"), _PAIRS)
 def test_every_estimator_trains_them(estimator, inference):
     inference, generative = _networks((8, 8), (3, 2), inference=inference)
     model = models.ImportanceWeightedAutoencoder(inference, generative, "iwae", estimator, num_samples=4)

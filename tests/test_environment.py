@@ -56,16 +56,13 @@ def test_the_reason_is_shown_when_tensorflow_ends_the_process(tmp_path):
     assert done.stderr == "needs AVX\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "needed"),
     [
         (["--k=1000000", "--batch_size=100"], "1,000,000 samples of 100 images"),
-        pytest.param(["--hidden_dims=100000,100000,100000,100000"], "weights", marks=pytest.mark.slow),
-        pytest.param(
-            ["--first_k=1000000", "--first_epochs=1", "--batch_size=100"],
-            "1,000,000 samples of 100 images",
-            marks=pytest.mark.slow,
-        ),
+        (["--hidden_dims=100000,100000,100000,100000"], "weights"),
+        (["--first_k=1000000", "--first_epochs=1", "--batch_size=100"], "1,000,000 samples of 100 images"),
     ],
 )
 def test_what_needs_more_memory_than_there_is_is_refused_before_a_run_is_claimed(words, needed, tmp_path):

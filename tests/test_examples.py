@@ -199,6 +199,7 @@ def test_the_notebook_is_small_and_tells_nothing_of_a_machine():
     assert not re.search(r"/(home|root|tmp|Users|usr|opt|work)/|[A-Z]:\\\\", json.dumps(notebook))
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path, monkeypatch, capsys):
     """The cells run on less data; a slow test runs them as they are."""
     monkeypatch.chdir(tmp_path)

@@ -57,6 +57,7 @@ def test_fewer_images_without_an_export(run):
     assert not (run.pruned / "saved_model").exists()  # Nor that of an earlier call, which might be another one.
 
 
+@pytest.mark.slow
 def test_where_every_unit_is_active_nothing_is_written(run, capsys):
     run.discard_pruned()
     prune.main(["prune", f"--run_dir={run.path}", "--threshold=0"])
@@ -74,6 +75,7 @@ def test_where_every_unit_is_active_an_earlier_result_is_named(tmp_path):
     assert text.endswith(f"{run.pruned}/ is from an earlier call")
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_works_in_is_refused(run):
     with runs.RunDirectory(run.path) as other:
         other.take()
