@@ -55,6 +55,9 @@ def _run(options, run):
     with signals.deferred():
         chief_run = run if workers.is_chief else None
         trained = training.train(model, images, build.build_plan(options), chief_run, options.train)
+        overfitting = summary.overfitting(run.read_history()) if workers.is_chief else None
+        if overfitting:
+            console.warn(overfitting)
         # train() removes the results of a shorter training run.
         results = finished.stored_results(options, run) if workers.is_chief else None
         if options.evaluate and not workers.any(results is not None):

@@ -56,6 +56,22 @@ def test_results_of_an_older_version_with_one_epoch_and_one_image():
     assert "+-" not in printed
 
 
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ([], None),
+        ([-100.0], None),
+        ([-100.0, -90.0, -90.05], None),
+        ([-100.0, -90.0, -90.5], "-90.00 nats after epoch 2 of 3, and is -90.50 now; try fewer epochs (--epochs=2)"),
+        ([-3.0, -2.0, -2.01, -2.015], None),
+        ([-3.0, -2.0, -2.01, -2.03], "-2.00 nats after epoch 2 of 4, and is -2.03 now"),
+    ],
+)
+def test_a_validation_bound_that_has_fallen_is_reported(bounds, words):
+    text = summary.overfitting([{"validation_iwae_bound": bound} for bound in bounds])
+    assert text is None if words is None else words in text
+
+
 @pytest.mark.parametrize(("number", "text"), [(0, "0 epochs"), (1, "1 epoch"), (2, "2 epochs"), (1000, "1,000 epochs")])
 def test_counts_agree_with_their_noun(number, text):
     assert summary.counted(number, "epoch") == text

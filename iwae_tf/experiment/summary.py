@@ -3,7 +3,7 @@
 This module does not import TensorFlow, so a finished run shows its results at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import UNSET, UnsetType
 
@@ -84,6 +84,26 @@ def table(options: Options, results: Results) -> str:
     images = counted(nll.num_images, f"test {results.data.noun[:-1]}")
     lines.append(f"{epochs}, {progress.duration(training.seconds)} of training; {images} of {options.dataset}")
     return "\n".join(lines)
+
+
+def overfitting(history: Sequence[Mapping[str, float]]) -> str | None:
+    """Says since when the validation bound has fallen.
+
+    Args:
+      history: the rows of history.csv.
+
+    Returns:
+      A sentence, or None if the last bound is the best, up to 1% of it and 0.1 nats.
+    """
+    bounds = [row["validation_iwae_bound"] for row in history]
+    best, last = max(bounds, default=0.0), bounds[-1] if bounds else 0.0
+    if best - last <= min(0.01 * abs(best), 0.1):
+        return None
+    epoch = bounds.index(best) + 1
+    return (
+        f"the model overfits: the validation bound was {best:.2f} nats after epoch {epoch} of {len(bounds)}, and is "
+        f"{last:.2f} now; try fewer epochs (--epochs={epoch}) or smaller networks"
+    )
 
 
 def annealing(content: Annealing) -> str:
