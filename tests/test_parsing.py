@@ -135,15 +135,15 @@ def test_every_flagfile_parses(path):
     if path.parent.name == "paper":
         latent_dims = options.latent_dims
         assert path.stem == f"{options.dataset}_{options.objective}_{len(latent_dims)}l_k{options.k}"
-        assert ("mnist", latent_dims, options.objective, options.k) in paper.TABLE
-        assert options.binarization == "stochastic"
+        assert (options.dataset, latent_dims, options.objective, options.k) in paper.TABLE
+        assert options.binarization == ("fixed" if options.dataset == "binarized_mnist" else "stochastic")
         assert options.hidden_dims == ((200, 200), (100, 100))[: len(latent_dims)]
         assert options.num_epochs == paper.EPOCHS
         assert (options.batch_size, options.learning_rate, options.adam_epsilon) == (20, 1e-3, 1e-4)
         assert options.ema_momentum == 0.0
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "omniglot28"])
+@pytest.mark.parametrize("dataset", ["mnist", "omniglot28", "binarized_mnist"])
 def test_there_is_a_flagfile_for_each_published_cell(dataset):
     cells = {path.stem for path in FLAGFILES if path.parent.name == "paper" and path.stem.startswith(f"{dataset}_")}
     assert len(cells) == 10
