@@ -134,10 +134,11 @@ def _summary(columns, new, num_samples, test_samples):
         lines.append(
             f"{len(scores) - len(finite):,} {new.noun} have no finite log p(x): they are far from all training data"
         )
-    empty = int(np.isnan(new.x).all(axis=1).sum())
+    is_missing = np.isnan(new.x)
+    empty = int(is_missing.all(axis=1).sum())
     if empty:
         lines.append(f"{empty:,} rows have no values at all; their log p(x), about 0, says nothing")
-    missing = int(np.isnan(new.x).any(axis=1).sum()) - empty
+    missing = int(is_missing.any(axis=1).sum()) - empty
     if missing:
         lines.append(
             f"{missing:,} rows have missing values; their log p(x) is that of the other values, which is not "

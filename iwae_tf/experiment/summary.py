@@ -96,7 +96,9 @@ def overfitting(history: Sequence[Mapping[str, float]]) -> str | None:
       A sentence, or None if the last bound is the best, up to 1% of it and 0.1 nats.
     """
     bounds = [row["validation_iwae_bound"] for row in history]
-    best, last = max(bounds, default=0.0), bounds[-1] if bounds else 0.0
+    if not bounds:
+        return None
+    best, last = max(bounds), bounds[-1]
     if best - last <= min(0.01 * abs(best), 0.1):
         return None
     epoch = bounds.index(best) + 1
