@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import inputs
+from iwae_tf import inputs, matrix_units
 
 # The most steps in one execution, unless the user sets the number of steps.
 _MOST_STEPS = 100
@@ -48,7 +48,7 @@ class FastExecution:
         # data, since a common one would not know their shapes.
         self._read = _compiled(self._stacks, reduce_retracing=False)
         self._read_one = _compiled(self._arrays)
-        self._run = _compiled(self._steps, model.jit_compile)
+        self._compiled = matrix_units.compiled_steps(self._steps, model, model.num_samples)
 
     def __call__(self, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
         with inputs.one_sentence():
@@ -68,6 +68,9 @@ class FastExecution:
         if logs is None:
             raise StopIteration
         return logs
+
+    def _run(self, stacks, count):
+        return self._compiled(stacks[0].shape[1], stacks, count)
 
     def _run_one(self, arrays):
         return self._run([array[tf.newaxis] for array in arrays], tf.constant(1))
@@ -101,13 +104,14 @@ class FastExecution:
         )
         return [stack.stack() for stack in stacks], count, other
 
-    def _steps(self, stacks, count):
+    def _steps(self, in_step, stacks, count):
         """Takes the step on the first `count` batches of the stacks."""
 
         def take(i):
-            x, *sample_weight = (tf.gather(stack, i) for stack in stacks)
-            self._step((x, None, *sample_weight) if sample_weight else (x,))
-            return [i + 1]
+            with in_step():
+                x, *sample_weight = (tf.gather(stack, i) for stack in stacks)
+                self._step((x, None, *sample_weight) if sample_weight else (x,))
+                return [i + 1]
 
         tf.while_loop(lambda i: i < count, take, [0])
         return self._model.get_metrics_result()

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from iwae_tf import matrix_units
+
 # Under which Keras finds the classes of this package in saved models.
 PACKAGE = "iwae_tf"
 _is_training = contextvars.ContextVar("is_training", default=False)
@@ -67,18 +69,31 @@ class Dense(keras.layers.Dense):
     def __init__(self, units: int, product_dtype: str | None = None, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
         self.product_dtype = product_dtype or self.variable_dtype
+        self.autocast = False  # The inputs are cast for the product.
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "product_dtype": self.product_dtype}
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Maps [..., features] to [..., units], at least float32."""
+        """Maps [..., features] to [..., units], at least float32 but for tanh on `matrix_units`."""
         dtype = density_dtype(self.variable_dtype)
-        rows = tf.cast(tf.reshape(inputs, [-1, inputs.shape[-1]]), dtype)
-        outputs = _product(rows, tf.cast(self.kernel, dtype), self.product_dtype if _is_training.get() else dtype)
+        product_dtype = self.product_dtype if _is_training.get() else dtype
+        rows, shape = tf.reshape(inputs, [-1, inputs.shape[-1]]), [*leading_shape(inputs), self.units]
+        if matrix_units.take(rows, product_dtype):
+            return self._on_matrix_units(rows, shape)
+        outputs = _product(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), product_dtype)
         if self.use_bias:
             outputs = plus_bias(outputs, tf.cast(self.bias, dtype))
-        return self.activation(tf.reshape(outputs, [*leading_shape(inputs), self.units]))
+        return self.activation(tf.reshape(outputs, shape))
+
+    def _on_matrix_units(self, rows, shape):
+        outputs = matrix_units.product(rows, self.kernel)
+        if not self.use_bias:
+            return self.activation(tf.cast(tf.reshape(outputs, shape), tf.float32))
+        bias = tf.convert_to_tensor(self.bias)
+        if self.activation is keras.activations.tanh:
+            return tf.reshape(matrix_units.tanh(outputs, bias), shape)
+        return self.activation(tf.reshape(matrix_units.plus_bias(outputs, bias), shape))
 
 
 class Convolution(keras.layers.Layer):
@@ -149,7 +164,9 @@ def _sum_of_rows(rows):
 
 def sum_bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns sum_j x_j l_j - log(1 + exp(l_j)) over the last axis, for x and logits l that broadcast [..., event]."""
-    return _sum_with_gradient(x, logits) if _has_fast_gradients.get() else _sum(x, logits)
+    if not _has_fast_gradients.get():
+        return _sum(x, logits)
+    return (_sum_on_matrix_units if matrix_units.are_in_use() else _sum_with_gradient)(x, logits)
 
 
 @tf.custom_gradient
@@ -158,11 +175,33 @@ def _sum_with_gradient(x, logits):
 
     def gradient(upstream):
         upstream = upstream[..., tf.newaxis]
-        # The sigmoid by tanh, which XLA computes faster.
-        of_logits = upstream * (x - 0.5 - 0.5 * tf.tanh(0.5 * logits))
+        of_logits = upstream * _residuals(x, logits)
         return _unbroadcast(upstream * logits, logits, x), _unbroadcast(of_logits, x, logits)
 
     return _sum(x, logits), gradient
+
+
+def _residuals(x, logits):
+    """x - sigmoid(l), with the sigmoid by tanh, which XLA computes faster."""
+    return x - 0.5 - 0.5 * tf.tanh(0.5 * logits)
+
+
+@tf.custom_gradient
+def _sum_on_matrix_units(x, logits):
+    """`_sum`, with a gradient that keeps what the next product needs, in its precision, instead of the logits."""
+    values, residuals = _sum_with_residuals(x, logits)
+
+    def gradient(upstream):
+        upstream = upstream[..., tf.newaxis]
+        of_logits = upstream * tf.cast(residuals, upstream.dtype)
+        return _unbroadcast(upstream * logits, logits, x), _unbroadcast(of_logits, x, logits)
+
+    return values, gradient
+
+
+@matrix_units.part
+def _sum_with_residuals(x, logits):
+    return _sum(x, logits), tf.cast(_residuals(x, logits), matrix_units.DTYPE)
 
 
 def _unbroadcast(gradient, other, tensor):
@@ -182,7 +221,7 @@ def _sum(x, logits):
     slices = list(zip(_slices(x), _slices(logits), strict=True))
     # Maxima, not relu and abs: at l_j = 0 the gradients of the two terms then add up to x_j - 1/2.
     linear = [x_j * l_j - tf.maximum(l_j, 0.0) for x_j, l_j in slices]
-    factors = [1.0 + tf.exp(-tf.maximum(l_j, -l_j)) for _, l_j in slices]
+    factors = [1.0 + tf.exp(tf.minimum(l_j, -l_j)) for _, l_j in slices]
     value = functools.reduce(tf.add, linear) - tf.math.log(functools.reduce(tf.multiply, factors))
     return tf.reduce_sum(value, axis=-1)
 
@@ -190,5 +229,5 @@ def _sum(x, logits):
 def _slices(values):
     """At most 16 equal slices of the last axis, each a multiple of 8 long to fill vector registers, or one slice."""
     event = values.shape[-1]
-    count = next(count for count in range(16, 0, -1) if event % (8 * count) == 0 or count == 1)
+    count = next(count for count in range(8, 0, -1) if event % (8 * count) == 0 or count == 1)
     return tf.split(values, count, axis=-1)

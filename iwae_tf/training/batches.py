@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from iwae_tf import noise
+from iwae_tf import matrix_units, noise
 from iwae_tf.datasets import observations
 from iwae_tf.runtime import distribute
 
@@ -23,16 +23,18 @@ def compiled_steps(model, images, num_samples=None):
       A function that returns the running means of the model's metrics, name -> scalar tensor.
     """
 
-    @tf.function(jit_compile=model.jit_compile)
-    def run_steps(order, start, stop):
+    def run_steps(in_step, order, start, stop):
         def run_step(step):
-            model.distribute_strategy.run(lambda: model.train_step(batch(model, images, order[step]), num_samples))
-            return [step + 1]
+            with in_step():
+                indices = tf.gather(order, step)
+                model.distribute_strategy.run(lambda: model.train_step(batch(model, images, indices), num_samples))
+                return [step + 1]
 
         tf.while_loop(lambda step: step < stop, run_step, [start])
         return {metric.name: metric.result() for metric in model.curve_metrics}
 
-    return lambda order, start, stop: run_steps(order, tf.constant(start), tf.constant(stop))
+    compiled = matrix_units.compiled_steps(run_steps, model, num_samples or model.num_samples)
+    return lambda order, start, stop: compiled(order.shape[1], order, tf.constant(start), tf.constant(stop))
 
 
 def batch(model, images, indices):

@@ -1,0 +1,200 @@
+"""Training steps whose products leave XLA: their gradients, and when they are chosen.
+
+The steps are the same on every CPU, only their speed is not; so the tests pretend that there are matrix units.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import iwae_tf
+from iwae_tf import layers, matrix_units, training
+from iwae_tf.training import batches
+
+PIXELS, BATCH, SAMPLES = 48, 30, 12
+LATENT_DIMS = {1: (4,), 2: (6, 3)}
+HIDDEN_DIMS = {1: ((20, 20),), 2: ((20, 20), (10, 10))}
+
+
+@pytest.fixture(autouse=True)
+def matrix_units_for_all_products(monkeypatch):
+    monkeypatch.setattr(matrix_units, "_exist", lambda: True)
+    monkeypatch.setattr(matrix_units, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(matrix_units, "_LEAST_ROWS_OF_STEP", SAMPLES * BATCH)
+
+
+def _images():
+    return np.random.default_rng(0).integers(0, 2, [BATCH, PIXELS]).astype(np.float32)
+
+
+def _model(num_layers, dtype="mixed_bfloat16", networks=None, **kwargs):
+    built = iwae_tf.paper_networks(
+        PIXELS, LATENT_DIMS[num_layers], HIDDEN_DIMS[num_layers], seed=3, dtype=dtype, **networks or {}
+    )
+    return iwae_tf.ImportanceWeightedAutoencoder(*built, num_samples=SAMPLES, dtype=dtype, seed=4, **kwargs)
+
+
+def _compiled(*args, optimizer=None, **kwargs):
+    model = _model(*args, **kwargs)
+    model.compile(optimizer or keras.optimizers.Adam(0.02))
+    return model
+
+
+def _gradients(model, in_step=None):
+    """The log-weights and the gradients, in float64."""
+
+    def gradients():
+        x = tf.constant(_images(), model.density_dtype)
+        if in_step is None:
+            terms, found = model.gradients(x)
+        else:
+            with in_step():
+                terms, found = model.gradients(x)
+        return terms.log_weights, found
+
+    log_weights, found = gradients() if in_step is None else tf.function(gradients)()
+    return log_weights.numpy(), [gradient.numpy().astype(np.float64) for gradient in found]
+
+
+def _errors(gradients, reference):
+    return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(gradients, reference, strict=True)])
+
+
+CASES = [
+    (1, "standard", {}),
+    (2, "dreg", {}),
+    (2, "standard", {"inference": "ladder"}),
+    pytest.param(2, "rws", {}, marks=pytest.mark.slow),
+    pytest.param(1, "stl", {"activation": "relu"}, marks=pytest.mark.slow),
+    (1, "standard", {"activation": "relu", "batch_norm": True}),
+    pytest.param(1, "dreg", {"likelihood": "gaussian"}, marks=pytest.mark.slow),
+]
+
+
+def _assert_errors_are_those_of_rounded_products(num_layers, estimator, networks):
+    exact_model, plain, model = (
+        _compiled(num_layers, dtype, networks, gradient_estimator=estimator)
+        for dtype in ("float64", "mixed_bfloat16", "mixed_bfloat16")
+    )
+    exact_model.set_weights(model.get_weights())
+    exact_log_weights, exact = _gradients(exact_model)
+    log_weights, found = _gradients(model, matrix_units.steps)
+    rounding = _errors(_gradients(plain)[1], exact)
+    assert rounding.max() > 2.0**-11
+    # The gradients of the biases are rounded here, too, and other roundings add up by chance.
+    assert np.all(_errors(found, exact) < 1.5 * rounding + 2.0**-8)
+    if not networks:
+        assert 0.0 < abs(np.mean(log_weights - exact_log_weights)) < 0.02
+    assert log_weights.dtype == np.float32
+
+
+@pytest.mark.parametrize(("num_layers", "estimator", "networks"), CASES)
+def test_gradients_are_those_of_float64_but_for_the_rounding_of_products(num_layers, estimator, networks):
+    _assert_errors_are_those_of_rounded_products(num_layers, estimator, networks)
+
+
+def test_that_test_fails_for_log_densities_in_bfloat16(monkeypatch):
+    exact = layers.DiagonalNormal._log_prob
+
+    def log_prob(self, value):
+        result = exact(self, value)
+        return tf.cast(tf.cast(result, tf.bfloat16), result.dtype) if matrix_units.are_in_use() else result
+
+    monkeypatch.setattr(layers.DiagonalNormal, "_log_prob", log_prob)
+    with pytest.raises(AssertionError):
+        _assert_errors_are_those_of_rounded_products(2, "standard", {})
+
+
+def test_the_derivative_of_tanh_is_precise_where_tanh_is_nearly_one():
+    @tf.function
+    def derivatives(outputs):
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            values = matrix_units.tanh(outputs, tf.zeros(3))
+        return tape.gradient(values, outputs)
+
+    gradient = derivatives(tf.constant([[3.0, 4.0, -5.0]], tf.bfloat16))
+    np.testing.assert_allclose(tf.cast(gradient, tf.float32), 1.0 / np.cosh([[3.0, 4.0, 5.0]]) ** 2, rtol=2.0**-7)
+
+
+def _products_outside_xla(model, num_rows):
+    """The shapes of the results of the products that a training step leaves to TensorFlow."""
+
+    @tf.function
+    def step():
+        with matrix_units.steps():
+            model.train_step(tf.constant(_images()[:num_rows]))
+
+    operations = step.get_concrete_function().graph.get_operations()
+    products = [operation for operation in operations if operation.type == "MatMul"]
+    return [product.outputs[0].shape.as_list() for product in products if not product.get_attr("_XlaCompile")]
+
+
+def test_products_of_few_rows_stay_within_the_compiled_parts(monkeypatch):
+    monkeypatch.setattr(matrix_units, "_LEAST_ROWS", SAMPLES * BATCH)
+    shapes = _products_outside_xla(_compiled(1), BATCH)
+    # The decoder's three products, and for each the gradients of its inputs, its kernel and its bias.
+    assert len(shapes) == 12
+    assert sum(shape[0] == SAMPLES * BATCH for shape in shapes) == 6
+
+
+def _run(model, images, calls, batch_size=BATCH):
+    """Takes the steps of an epoch in calls of the given numbers of steps; returns the metrics and the weights."""
+    run_steps = batches.compiled_steps(model, tf.constant(images))
+    order = tf.reshape(tf.range(len(images)), [-1, batch_size])
+    start = 0
+    for count in calls:
+        metrics = run_steps(order, start, start + count)
+        start += count
+    return {name: float(value) for name, value in metrics.items()}, model.get_weights()
+
+
+def _prepared(**kwargs):
+    model = _model(2, **kwargs)
+    training.prepare(model, training.Plan(epochs=1, batch_size=BATCH), 6)
+    return model
+
+
+def test_steps_in_parts_train_as_steps_in_one_function(monkeypatch):
+    images = np.random.default_rng(1).integers(0, 256, [6 * BATCH, PIXELS]).astype(np.uint8)
+    metrics, weights = _run(_prepared(), images, [6])
+    # The same bits, however the steps are divided into calls.
+    again, same_weights = _run(_prepared(), images, [1, 3, 2])
+    assert again == metrics
+    for value, same in zip(weights, same_weights, strict=True):
+        np.testing.assert_array_equal(value, same)
+    monkeypatch.setattr(matrix_units, "_exist", lambda: False)
+    expected, _ = _run(_prepared(), images, [6])
+    for name, value in metrics.items():
+        assert value == pytest.approx(expected[name], rel=0.02), name
+    assert metrics != expected
+
+
+def test_keras_fit_takes_such_steps(monkeypatch):
+    taken = []
+    steps = matrix_units.steps
+    monkeypatch.setattr(matrix_units, "steps", lambda: taken.append(1) or steps())
+    model = _compiled(1)
+    history = model.fit(np.tile(_images(), [4, 1]), epochs=6, batch_size=BATCH, verbose=0).history
+    assert taken
+    assert history["loss"][-1] < history["loss"][0] - 1.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "jit_compile", "batch_size", "exist", "expected"),
+    [
+        ("mixed_bfloat16", True, BATCH, True, True),
+        ("float32", True, BATCH, True, False),
+        ("mixed_float16", True, BATCH, True, False),
+        ("mixed_bfloat16", False, BATCH, True, False),
+        ("mixed_bfloat16", True, BATCH - 1, True, False),
+        ("mixed_bfloat16", True, None, True, False),
+        ("mixed_bfloat16", True, BATCH, False, False),
+    ],
+)
+def test_they_serve_large_steps_in_bfloat16_with_xla(dtype, jit_compile, batch_size, exist, expected, monkeypatch):
+    monkeypatch.setattr(matrix_units, "_exist", lambda: exist)
+    model = _model(1, dtype)
+    model.compile(jit_compile=jit_compile)
+    assert matrix_units.serve(model, SAMPLES, batch_size) is expected
