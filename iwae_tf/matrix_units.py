@@ -11,6 +11,7 @@ The gradients cannot be differentiated again.
 import contextlib
 import contextvars
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -24,7 +25,7 @@ DTYPE = tf.bfloat16
 _is_in_use = contextvars.ContextVar("matrix_units_are_in_use", default=False)
 
 
-def serve(model, num_samples: int, batch_size: int | None) -> bool:
+def are_faster(model, num_samples: int, batch_size: int | None) -> bool:
     """Returns whether the training steps of a model are faster with `steps()` than as one compiled function.
 
     Args:
@@ -32,8 +33,10 @@ def serve(model, num_samples: int, batch_size: int | None) -> bool:
       num_samples: samples per image.
       batch_size: images per step, or None if it is not known.
     """
-    is_half = model.generative.compute_dtype == DTYPE.name
-    return model.jit_compile and is_half and num_samples * (batch_size or 0) >= _LEAST_ROWS_OF_STEP and _exist()
+    policy = model.generative.dtype_policy
+    is_mixed = (policy.compute_dtype, policy.variable_dtype) == (DTYPE.name, "float32")
+    is_compiled = model.jit_compile and not tf.config.functions_run_eagerly()
+    return is_compiled and is_mixed and num_samples * (batch_size or 0) >= _LEAST_ROWS_OF_STEP and _exist()
 
 
 def compiled_steps(run: Callable, model, num_samples: int) -> Callable:
@@ -41,22 +44,33 @@ def compiled_steps(run: Callable, model, num_samples: int) -> Callable:
 
     Args:
       run: takes `in_step` and further arguments, and takes each step in the context `in_step()`.
-      model: as for `serve`.
-      num_samples: as for `serve`.
+      model: as for `are_faster`.
+      num_samples: as for `are_faster`.
 
     Returns:
       A function of (batch_size, *arguments), which calls run(in_step, *arguments).
     """
-    whole = tf.function(functools.partial(run, contextlib.nullcontext), jit_compile=model.jit_compile)
-    parts = tf.function(functools.partial(run, steps))
-    return lambda batch_size, *arguments: (parts if serve(model, num_samples, batch_size) else whole)(*arguments)
+    whole = tf.function(
+        functools.partial(run, contextlib.nullcontext),
+        jit_compile=model.jit_compile,
+        autograph=False,
+        reduce_retracing=True,
+    )
+    # There is one trace for each shape: a product of an unknown number of rows would stay within XLA.
+    parts = tf.function(functools.partial(run, steps), autograph=False)
+
+    def run_compiled(batch_size, *arguments):
+        return (parts if are_faster(model, num_samples, batch_size) else whole)(*arguments)
+
+    return run_compiled
 
 
 @functools.cache
 def _exist():
-    """Whether TensorFlow computes on a CPU with AMX."""
+    """Whether TensorFlow computes on a CPU with AMX, with the library that uses it."""
     cpu = pathlib.Path("/proc/cpuinfo")
-    return not tf.config.list_logical_devices("GPU") and cpu.exists() and "amx_bf16" in cpu.read_text()
+    has_amx = cpu.exists() and "amx_bf16" in cpu.read_text()
+    return has_amx and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and not tf.config.list_logical_devices("GPU")
 
 
 @contextlib.contextmanager
@@ -70,14 +84,10 @@ def steps() -> Iterator[None]:
         _is_in_use.reset(token)
 
 
-def are_in_use() -> bool:
-    """Returns whether this is within `steps()`."""
-    return _is_in_use.get()
-
-
-def take(rows: tf.Tensor, dtype: str) -> bool:
-    """Returns whether a product of rows [n, features] in a type is one of those that leave XLA."""
-    return are_in_use() and dtype == DTYPE.name and (rows.shape[0] or 0) >= _LEAST_ROWS
+def multiply(shape: tf.TensorShape, dtype: str) -> bool:
+    """Returns whether a product of [..., features] with operands of a type is one of those that leave XLA."""
+    num_rows = shape[:-1].num_elements() or 0
+    return _is_in_use.get() and dtype == DTYPE.name and num_rows >= _LEAST_ROWS
 
 
 @contextlib.contextmanager
@@ -109,7 +119,7 @@ def _product(rows, kernel):
 
 
 def _sum_of_rows(rows):
-    """The sum of [n, units] over n, as a product: it adds in float32."""
+    """The sum of [n, units] over n, as a product: it adds in float32 and rounds the sum."""
     with _outside_xla():
         total = tf.matmul(tf.ones([1, rows.shape[0]], DTYPE), rows)
     return tf.cast(total[0], tf.float32)
@@ -128,7 +138,7 @@ def plus_bias(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def tanh(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Returns tanh of the outputs of a product [n, units] + bias [units], in bfloat16 for the next product.
+    """Returns tanh of the outputs of a product [n, units] + bias [units], rounded to bfloat16 for the next product.
 
     The derivative is rounded after it is computed: from a rounded tanh near 1 it would be wrong by its own size.
     """
@@ -138,7 +148,7 @@ def tanh(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         of_outputs = _times(upstream, slopes)
         return of_outputs, _sum_of_rows(of_outputs)
 
-    return values, gradient
+    return tf.cast(values, tf.float32), gradient
 
 
 @part

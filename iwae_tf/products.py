@@ -75,11 +75,11 @@ class Dense(keras.layers.Dense):
         return {**super().get_config(), "product_dtype": self.product_dtype}
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Maps [..., features] to [..., units], at least float32 but for tanh on `matrix_units`."""
+        """Maps [..., features] to [..., units], at least float32."""
         dtype = density_dtype(self.variable_dtype)
         product_dtype = self.product_dtype if _is_training.get() else dtype
         rows, shape = tf.reshape(inputs, [-1, inputs.shape[-1]]), [*leading_shape(inputs), self.units]
-        if matrix_units.take(rows, product_dtype):
+        if matrix_units.multiply(rows.shape, product_dtype):
             return self._on_matrix_units(rows, shape)
         outputs = _product(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), product_dtype)
         if self.use_bias:
@@ -166,7 +166,8 @@ def sum_bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns sum_j x_j l_j - log(1 + exp(l_j)) over the last axis, for x and logits l that broadcast [..., event]."""
     if not _has_fast_gradients.get():
         return _sum(x, logits)
-    return (_sum_on_matrix_units if matrix_units.are_in_use() else _sum_with_gradient)(x, logits)
+    on_matrix_units = matrix_units.multiply(logits.shape, matrix_units.DTYPE.name)
+    return (_sum_on_matrix_units if on_matrix_units else _sum_with_gradient)(x, logits)
 
 
 @tf.custom_gradient
@@ -188,7 +189,7 @@ def _residuals(x, logits):
 
 @tf.custom_gradient
 def _sum_on_matrix_units(x, logits):
-    """`_sum`, with a gradient that keeps what the next product needs, in its precision, instead of the logits."""
+    """`_sum`, with a gradient that keeps what the next product needs, in the precision of its operands."""
     values, residuals = _sum_with_residuals(x, logits)
 
     def gradient(upstream):
@@ -219,9 +220,9 @@ def _sum(x, logits):
     logarithm is taken. This takes a fifth of the time.
     """
     slices = list(zip(_slices(x), _slices(logits), strict=True))
-    # Maxima, not relu and abs: at l_j = 0 the gradients of the two terms then add up to x_j - 1/2.
+    # At l_j = 0 the gradients of this maximum and this minimum add up to x_j - 1/2.
     linear = [x_j * l_j - tf.maximum(l_j, 0.0) for x_j, l_j in slices]
-    factors = [1.0 + tf.exp(tf.minimum(l_j, -l_j)) for _, l_j in slices]
+    factors = [1.0 + tf.exp(tf.minimum(-l_j, l_j)) for _, l_j in slices]
     value = functools.reduce(tf.add, linear) - tf.math.log(functools.reduce(tf.multiply, factors))
     return tf.reduce_sum(value, axis=-1)
 
@@ -229,5 +230,5 @@ def _sum(x, logits):
 def _slices(values):
     """At most 16 equal slices of the last axis, each a multiple of 8 long to fill vector registers, or one slice."""
     event = values.shape[-1]
-    count = next(count for count in range(8, 0, -1) if event % (8 * count) == 0 or count == 1)
+    count = next(count for count in range(16, 0, -1) if event % (8 * count) == 0 or count == 1)
     return tf.split(values, count, axis=-1)

@@ -99,7 +99,7 @@ def test_that_test_fails_for_log_densities_in_bfloat16(monkeypatch):
 
     def log_prob(self, value):
         result = exact(self, value)
-        return tf.cast(tf.cast(result, tf.bfloat16), result.dtype) if matrix_units.are_in_use() else result
+        return tf.cast(tf.cast(result, tf.bfloat16), result.dtype) if matrix_units._is_in_use.get() else result
 
     monkeypatch.setattr(layers.DiagonalNormal, "_log_prob", log_prob)
     with pytest.raises(AssertionError):
@@ -171,14 +171,31 @@ def test_steps_in_parts_train_as_steps_in_one_function(monkeypatch):
     assert metrics != expected
 
 
-def test_keras_fit_takes_such_steps(monkeypatch):
-    taken = []
-    steps = matrix_units.steps
-    monkeypatch.setattr(matrix_units, "steps", lambda: taken.append(1) or steps())
+def test_keras_fit_takes_such_steps_for_every_batch_size_but_not_to_evaluate(monkeypatch):
+    monkeypatch.setattr(matrix_units, "_LEAST_ROWS_OF_STEP", 1)
+    rows = []
+    product = matrix_units.product
+    monkeypatch.setattr(matrix_units, "product", lambda a, b: rows.append(a.shape[0]) or product(a, b))
     model = _compiled(1)
-    history = model.fit(np.tile(_images(), [4, 1]), epochs=6, batch_size=BATCH, verbose=0).history
-    assert taken
-    assert history["loss"][-1] < history["loss"][0] - 1.0
+    x = np.tile(_images(), [4, 1])[: 4 * BATCH - 7]
+    losses = model.fit(x, epochs=8, batch_size=BATCH, validation_data=(x,), verbose=0).history["val_loss"]
+    assert {SAMPLES * BATCH, SAMPLES * (BATCH - 7)} <= set(rows)
+    assert losses[-1] < losses[0] - 0.5
+    rows.clear()
+    assert model.evaluate(x, batch_size=BATCH, verbose=0)[0] == pytest.approx(losses[-1], rel=1e-5)
+    assert not rows
+
+
+def test_a_layer_of_a_user_gets_features_in_float32():
+    class Decoder(layers.BernoulliLayer):
+        def distribution(self, features):
+            return layers.PixelBernoulli(self.logits(features) + 0.01 * tf.matmul(features, tf.ones([20, PIXELS])))
+
+    built = iwae_tf.paper_networks(PIXELS, (4,), ((20, 20),), dtype="mixed_bfloat16", likelihood=Decoder)
+    model = iwae_tf.ImportanceWeightedAutoencoder(*built, num_samples=SAMPLES, dtype="mixed_bfloat16")
+    model.compile()
+    losses = model.fit(_images(), epochs=5, batch_size=BATCH, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +204,7 @@ def test_keras_fit_takes_such_steps(monkeypatch):
         ("mixed_bfloat16", True, BATCH, True, True),
         ("float32", True, BATCH, True, False),
         ("mixed_float16", True, BATCH, True, False),
+        ("bfloat16", True, BATCH, True, False),
         ("mixed_bfloat16", False, BATCH, True, False),
         ("mixed_bfloat16", True, BATCH - 1, True, False),
         ("mixed_bfloat16", True, None, True, False),
@@ -197,4 +215,9 @@ def test_they_serve_large_steps_in_bfloat16_with_xla(dtype, jit_compile, batch_s
     monkeypatch.setattr(matrix_units, "_exist", lambda: exist)
     model = _model(1, dtype)
     model.compile(jit_compile=jit_compile)
-    assert matrix_units.serve(model, SAMPLES, batch_size) is expected
+    assert matrix_units.are_faster(model, SAMPLES, batch_size) is expected
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert not matrix_units.are_faster(model, SAMPLES, batch_size)
+    finally:
+        tf.config.run_functions_eagerly(False)

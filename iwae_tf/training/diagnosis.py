@@ -1,10 +1,12 @@
 """Finds what went wrong in a training run whose bounds or weights are not finite."""
 
+import functools
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from iwae_tf import matrix_units
 from iwae_tf.runs import checkpoints
 from iwae_tf.training import batches, state
 
@@ -58,21 +60,25 @@ def first_bad_step(model, images, plan, saved_values):
 def _checked_step(model, images):
     """Returns a function (indices, num_samples) -> (bound, whether each gradient is finite) that runs one step."""
 
-    @tf.function(jit_compile=model.jit_compile)
-    def run_step(indices, num_samples):
-        def replica_step():
+    @functools.cache
+    def compiled(num_samples):
+        def replica_step(indices):
             terms, gradients = model.gradients(batches.batch(model, images, indices), num_samples)
             model.optimizer.apply(gradients, model.trainable_variables)
             bound = tf.reduce_mean(model.objective.generative.value(terms.log_weights))
             return bound, [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
 
-        return model.distribute_strategy.run(replica_step)
+        def run_step(in_step, indices):
+            with in_step():
+                return model.distribute_strategy.run(lambda: replica_step(indices))
+
+        return matrix_units.compiled_steps(run_step, model, num_samples)
 
     def first_replica(value):
         return model.distribute_strategy.experimental_local_results(value)[0]
 
     def call(indices, num_samples):
-        bound, are_finite = run_step(indices, num_samples)
+        bound, are_finite = compiled(num_samples)(len(indices), indices)
         return float(first_replica(bound)), [bool(first_replica(is_finite)) for is_finite in are_finite]
 
     return call
