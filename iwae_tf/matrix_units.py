@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-# On two cores with AMX, a step with k = 50 and batch 100 takes half as long this way as in one function of float32.
-_LEAST_ROWS_OF_STEP = 2000
-# Smaller products stay within the compiled parts, as each product outside costs about 0.1 ms.
+# On two cores with AMX and with k = 50, a step in parts is as fast as one function of float32 with batches of 20 (1,000
+# rows) and 1.2 to 1.9 times as fast with batches of 100; with k = 5 and batches of 100 it is slower. See
+# docs/experiments.md#mixed-precision.
+_LEAST_ROWS_OF_STEP = 1000
+# Smaller products stay within the compiled parts: each one outside ends a part, which costs more than it gains.
 _LEAST_ROWS = 600
 DTYPE = tf.bfloat16
 _is_in_use = contextvars.ContextVar("matrix_units_are_in_use", default=False)

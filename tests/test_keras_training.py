@@ -352,10 +352,13 @@ def test_how_many_steps_an_execution_has(arguments, expected):
     assert execution.automatic_steps(small_model.compiled(), arguments) == expected
 
 
-def test_large_steps_make_short_executions():
+def test_large_steps_make_short_executions(monkeypatch):
     model = models.ImportanceWeightedAutoencoder(*networks.paper_networks(784), num_samples=50)
     model.compile()
     assert execution.automatic_steps(model, {"batch_size": 100}) == 7
+    assert execution.automatic_steps(model, {"batch_size": 100_000}) == 1
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert execution.automatic_steps(model, {"batch_size": 100}) == 100
     assert execution.automatic_steps(model, {"batch_size": 100_000}) == 1
 
 

@@ -370,7 +370,7 @@ class Options:
         "float32",
         "Keras' dtype policy of training. mixed_bfloat16: the matrix products of the steps are in bfloat16, all else "
         "is in float32. It is for GPUs, and for CPUs with AMX (grep amx_bf16 /proc/cpuinfo) if k times batch_size is "
-        "at least 2,000; elsewhere it is no faster. Validation, evaluation and export are in float32.",
+        "at least 1,000; elsewhere it is no faster. Validation, evaluation and export are in float32.",
         choices=("float32", "mixed_bfloat16"),
     )
     init_from: str = _flag(
