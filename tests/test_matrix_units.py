@@ -64,10 +64,10 @@ def _errors(gradients, reference):
 CASES = [
     (1, "standard", {}),
     (2, "dreg", {}),
-    (2, "standard", {"inference": "ladder"}),
+    pytest.param(2, "standard", {"inference": "ladder"}, marks=pytest.mark.slow),
     pytest.param(2, "rws", {}, marks=pytest.mark.slow),
     pytest.param(1, "stl", {"activation": "relu"}, marks=pytest.mark.slow),
-    (1, "standard", {"activation": "relu", "batch_norm": True}),
+    pytest.param(1, "standard", {"activation": "relu", "batch_norm": True}, marks=pytest.mark.slow),
     pytest.param(1, "dreg", {"likelihood": "gaussian"}, marks=pytest.mark.slow),
 ]
 
@@ -186,6 +186,7 @@ def test_keras_fit_takes_such_steps_for_every_batch_size_but_not_to_evaluate(mon
     assert not rows
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_user_gets_features_in_float32():
     class Decoder(layers.BernoulliLayer):
         def distribution(self, features):
