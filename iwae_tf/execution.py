@@ -6,6 +6,7 @@ call, as the package's own training does.
 """
 
 import contextlib
+import functools
 import inspect
 import itertools
 import math
@@ -49,7 +50,7 @@ class FastExecution:
         self._read = _compiled(self._stacks, reduce_retracing=False)
         self._read_one = _compiled(self._arrays)
         num_rounded = model.num_samples if step == model.train_step else 0  # Evaluation is in float32.
-        self._compiled = matrix_units.compiled_steps(self._steps, model, num_rounded)
+        self._compiled = compiled_steps(self._steps, model, num_rounded)
 
     def __call__(self, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
         with inputs.one_sentence():
@@ -170,6 +171,27 @@ def _as_tensor(part):
     # A distributed batch and an absent target are no arrays.
     is_array = isinstance(part, (np.ndarray, np.generic, list, int, float))
     return tf.convert_to_tensor(part) if is_array else part
+
+
+def compiled_steps(run: Callable, model: keras.Model, num_samples: int) -> Callable:
+    """Compiles a function that runs training steps, in the way that is faster.
+
+    Args:
+      run: takes `in_step` and further arguments, and takes each step in the context `in_step()`.
+      model: as for `matrix_units.are_faster`.
+      num_samples: as for `matrix_units.are_faster`.
+
+    Returns:
+      A function of (batch_size, *arguments), which calls run(in_step, *arguments).
+    """
+    whole = _compiled(functools.partial(run, contextlib.nullcontext), model.jit_compile)
+    # There is one trace for each shape: a product of an unknown number of rows would stay within XLA.
+    parts = _compiled(functools.partial(run, matrix_units.steps), reduce_retracing=False)
+
+    def run_compiled(batch_size, *arguments):
+        return (parts if matrix_units.are_faster(model, num_samples, batch_size) else whole)(*arguments)
+
+    return run_compiled
 
 
 def _compiled(function, jit_compile=False, reduce_retracing=True):

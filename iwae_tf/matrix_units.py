@@ -41,32 +41,6 @@ def are_faster(model, num_samples: int, batch_size: int | None) -> bool:
     return is_compiled and is_mixed and num_samples * (batch_size or 0) >= _LEAST_ROWS_OF_STEP and _exist()
 
 
-def compiled_steps(run: Callable, model, num_samples: int) -> Callable:
-    """Compiles a function that runs training steps, in the way that is faster.
-
-    Args:
-      run: takes `in_step` and further arguments, and takes each step in the context `in_step()`.
-      model: as for `are_faster`.
-      num_samples: as for `are_faster`.
-
-    Returns:
-      A function of (batch_size, *arguments), which calls run(in_step, *arguments).
-    """
-    whole = tf.function(
-        functools.partial(run, contextlib.nullcontext),
-        jit_compile=model.jit_compile,
-        autograph=False,
-        reduce_retracing=True,
-    )
-    # There is one trace for each shape: a product of an unknown number of rows would stay within XLA.
-    parts = tf.function(functools.partial(run, steps), autograph=False)
-
-    def run_compiled(batch_size, *arguments):
-        return (parts if are_faster(model, num_samples, batch_size) else whole)(*arguments)
-
-    return run_compiled
-
-
 @functools.cache
 def _exist():
     """Whether TensorFlow computes on a CPU with AMX, with the library that uses it."""
@@ -92,10 +66,7 @@ def multiply(shape: tf.TensorShape, dtype: str) -> bool:
     return _is_in_use.get() and dtype == DTYPE.name and num_rows >= _LEAST_ROWS
 
 
-@contextlib.contextmanager
-def _outside_xla():
-    with tf.xla.experimental.jit_scope(compile_ops=False):
-        yield
+_outside_xla = functools.partial(tf.xla.experimental.jit_scope, compile_ops=False)
 
 
 def part(function: Callable) -> Callable:

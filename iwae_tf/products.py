@@ -173,13 +173,13 @@ def sum_bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 @tf.custom_gradient
 def _sum_with_gradient(x, logits):
     """`_sum`, with a gradient that takes one tanh for each logit and one pass."""
+    return _sum(x, logits), lambda upstream: _gradients_of_sum(upstream, x, logits, _residuals(x, logits))
 
-    def gradient(upstream):
-        upstream = upstream[..., tf.newaxis]
-        of_logits = upstream * _residuals(x, logits)
-        return _unbroadcast(upstream * logits, logits, x), _unbroadcast(of_logits, x, logits)
 
-    return _sum(x, logits), gradient
+def _gradients_of_sum(upstream, x, logits, residuals):
+    """The gradients of x and of the logits in `_sum`."""
+    upstream = upstream[..., tf.newaxis]
+    return _unbroadcast(upstream * logits, logits, x), _unbroadcast(upstream * residuals, x, logits)
 
 
 def _residuals(x, logits):
@@ -191,13 +191,7 @@ def _residuals(x, logits):
 def _sum_on_matrix_units(x, logits):
     """`_sum`, with a gradient that keeps what the next product needs, in the precision of its operands."""
     values, residuals = _sum_with_residuals(x, logits)
-
-    def gradient(upstream):
-        upstream = upstream[..., tf.newaxis]
-        of_logits = upstream * tf.cast(residuals, upstream.dtype)
-        return _unbroadcast(upstream * logits, logits, x), _unbroadcast(of_logits, x, logits)
-
-    return values, gradient
+    return values, lambda upstream: _gradients_of_sum(upstream, x, logits, tf.cast(residuals, upstream.dtype))
 
 
 @matrix_units.part

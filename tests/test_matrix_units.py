@@ -35,9 +35,9 @@ def _model(num_layers, dtype="mixed_bfloat16", networks=None, **kwargs):
     return iwae_tf.ImportanceWeightedAutoencoder(*built, num_samples=SAMPLES, dtype=dtype, seed=4, **kwargs)
 
 
-def _compiled(*args, optimizer=None, **kwargs):
+def _compiled(*args, **kwargs):
     model = _model(*args, **kwargs)
-    model.compile(optimizer or keras.optimizers.Adam(0.02))
+    model.compile(keras.optimizers.Adam(0.02))
     return model
 
 
@@ -118,13 +118,13 @@ def test_the_derivative_of_tanh_is_precise_where_tanh_is_nearly_one():
     np.testing.assert_allclose(tf.cast(gradient, tf.float32), 1.0 / np.cosh([[3.0, 4.0, 5.0]]) ** 2, rtol=2.0**-7)
 
 
-def _products_outside_xla(model, num_rows):
+def _products_outside_xla(model):
     """The shapes of the results of the products that a training step leaves to TensorFlow."""
 
     @tf.function
     def step():
         with matrix_units.steps():
-            model.train_step(tf.constant(_images()[:num_rows]))
+            model.train_step(tf.constant(_images()))
 
     operations = step.get_concrete_function().graph.get_operations()
     products = [operation for operation in operations if operation.type == "MatMul"]
@@ -133,16 +133,16 @@ def _products_outside_xla(model, num_rows):
 
 def test_products_of_few_rows_stay_within_the_compiled_parts(monkeypatch):
     monkeypatch.setattr(matrix_units, "_LEAST_ROWS", SAMPLES * BATCH)
-    shapes = _products_outside_xla(_compiled(1), BATCH)
+    shapes = _products_outside_xla(_compiled(1))
     # The decoder's three products, and for each the gradients of its inputs, its kernel and its bias.
     assert len(shapes) == 12
     assert sum(shape[0] == SAMPLES * BATCH for shape in shapes) == 6
 
 
-def _run(model, images, calls, batch_size=BATCH):
+def _run(model, images, calls):
     """Takes the steps of an epoch in calls of the given numbers of steps; returns the metrics and the weights."""
     run_steps = batches.compiled_steps(model, tf.constant(images))
-    order = tf.reshape(tf.range(len(images)), [-1, batch_size])
+    order = tf.reshape(tf.range(len(images)), [-1, BATCH])
     start = 0
     for count in calls:
         metrics = run_steps(order, start, start + count)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from iwae_tf import matrix_units, noise
+from iwae_tf import execution, noise
 from iwae_tf.datasets import observations
 from iwae_tf.runtime import distribute
 
@@ -33,7 +33,7 @@ def compiled_steps(model, images, num_samples=None):
         tf.while_loop(lambda step: step < stop, run_step, [start])
         return {metric.name: metric.result() for metric in model.curve_metrics}
 
-    compiled = matrix_units.compiled_steps(run_steps, model, num_samples or model.num_samples)
+    compiled = execution.compiled_steps(run_steps, model, num_samples or model.num_samples)
     return lambda order, start, stop: compiled(order.shape[1], order, tf.constant(start), tf.constant(stop))
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from iwae_tf import matrix_units
+from iwae_tf import execution
 from iwae_tf.runs import checkpoints
 from iwae_tf.training import batches, state
 
@@ -72,7 +72,7 @@ def _checked_step(model, images):
             with in_step():
                 return model.distribute_strategy.run(lambda: replica_step(indices))
 
-        return matrix_units.compiled_steps(run_step, model, num_samples)
+        return execution.compiled_steps(run_step, model, num_samples)
 
     def first_replica(value):
         return model.distribute_strategy.experimental_local_results(value)[0]
