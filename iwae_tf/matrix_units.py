@@ -14,7 +14,9 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 # On two cores with AMX and with k = 50, a step in parts is as fast as one function of float32 with batches of 20 (1,000
@@ -76,26 +78,58 @@ def part(function: Callable) -> Callable:
     return lambda *tensors: compiled(*map(tf.stop_gradient, tensors))
 
 
-def product(rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def one_part(function: Callable[[], Any]) -> Any:
+    """Calls a function, within `steps()` compiled as one part, even if it reads variables that it has changed."""
+    return tf.function(function, jit_compile=True, autograph=False)() if _is_in_use.get() else function()
+
+
+def product(rows: tf.Tensor, kernel: keras.Variable | tf.Tensor) -> tf.Tensor:
     """Returns rows [n, features] times kernel [features, units] in bfloat16, [n, units]."""
-    return _product(tf.cast(rows, DTYPE), tf.cast(kernel, DTYPE))
+    return _product(tf.cast(rows, DTYPE), read(kernel))
+
+
+def read(weight: keras.Variable | tf.Tensor) -> tf.Tensor:
+    """Returns the value of a weight, read outside the parts: to run a part for it alone takes longer."""
+    with _outside_xla():
+        return tf.convert_to_tensor(weight)
 
 
 @tf.custom_gradient
 def _product(rows, kernel):
+    with _outside_xla():
+        rounded_kernel = tf.cast(kernel, DTYPE)
+        outputs = tf.matmul(rows, rounded_kernel)
+
     def gradient(upstream):
         with _outside_xla():
-            return tf.matmul(upstream, kernel, transpose_b=True), tf.matmul(rows, upstream, transpose_a=True)
+            of_rows = tf.matmul(upstream, rounded_kernel, transpose_b=True)
+            return of_rows, tf.cast(tf.matmul(rows, upstream, transpose_a=True), kernel.dtype)
 
+    return outputs, gradient
+
+
+def gradients_of_scaled(scales: tf.Tensor, residuals: tf.Tensor, rows: tf.Tensor, kernel: tf.Tensor) -> tuple:
+    """Returns the gradients of rows, kernel and bias for the upstream gradient scales * residuals of the outputs.
+
+    Args:
+      scales: [n, 1].
+      residuals: [n, units], in bfloat16.
+      rows: [n, features], in bfloat16.
+      kernel: [features, units].
+    """
+    scaled_rows, rounded_scales = tf.cast(scales * tf.cast(rows, scales.dtype), DTYPE), tf.cast(scales, DTYPE)
     with _outside_xla():
-        return tf.matmul(rows, kernel), gradient
+        of_rows = tf.matmul(residuals, tf.cast(kernel, DTYPE), transpose_b=True)
+        of_kernel = tf.cast(tf.matmul(scaled_rows, residuals, transpose_a=True), kernel.dtype)
+    of_rows = tf.cast(scales * tf.cast(of_rows, scales.dtype), DTYPE)
+    return of_rows, of_kernel, _sum_of_rows(residuals, rounded_scales)
 
 
-def _sum_of_rows(rows):
-    """The sum of [n, units] over n, as a product: it adds in float32 and rounds the sum."""
+def _sum_of_rows(rows, weights=None):
+    """The sum of [n, units] over n, weighted by [n, 1], as a product: it adds in float32 and rounds the sum."""
     with _outside_xla():
-        total = tf.matmul(tf.ones([1, rows.shape[0]], DTYPE), rows)
-    return tf.cast(total[0], tf.float32)
+        row = tf.ones([1, rows.shape[0]], DTYPE) if weights is None else tf.reshape(weights, [1, -1])
+        return tf.cast(tf.matmul(row, rows)[0], tf.float32)
 
 
 @tf.custom_gradient
@@ -113,23 +147,23 @@ def plus_bias(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 def tanh(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Returns tanh of the outputs of a product [n, units] + bias [units], rounded to bfloat16 for the next product.
 
-    The derivative is rounded after it is computed: from a rounded tanh near 1 it would be wrong by its own size.
+    The derivative is computed from the outputs again: from a rounded tanh near 1 it would be wrong by its own size, and
+    to keep it would take more passes over [n, units].
     """
-    values, slopes = _tanh_with_slopes(outputs, bias)
 
     def gradient(upstream):
-        of_outputs = _times(upstream, slopes)
+        of_outputs = _times_derivative_of_tanh(upstream, outputs, bias)
         return of_outputs, _sum_of_rows(of_outputs)
 
-    return tf.cast(values, tf.float32), gradient
+    return tf.cast(_rounded_tanh(outputs, bias), tf.float32), gradient
 
 
 @part
-def _tanh_with_slopes(outputs, bias):
+def _rounded_tanh(outputs, bias):
+    return tf.cast(tf.tanh(tf.cast(outputs, tf.float32) + bias), DTYPE)
+
+
+@part
+def _times_derivative_of_tanh(upstream, outputs, bias):
     values = tf.tanh(tf.cast(outputs, tf.float32) + bias)
-    return tf.cast(values, DTYPE), tf.cast(1.0 - tf.square(values), DTYPE)
-
-
-@part
-def _times(upstream, slopes):
-    return tf.cast(tf.cast(upstream, tf.float32) * tf.cast(slopes, tf.float32), DTYPE)
+    return tf.cast(upstream * (1.0 - tf.square(values)), DTYPE)

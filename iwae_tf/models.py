@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iwae_tf import bounds, compatibility, estimators, execution, inputs, layers, noise, products
+from iwae_tf import bounds, compatibility, estimators, execution, inputs, layers, matrix_units, noise, products
 from iwae_tf.latent_variable_model import LatentVariableModel, LogWeightTerms
 from iwae_tf.runtime import distribute
 
@@ -123,8 +123,12 @@ class ImportanceWeightedAutoencoder(execution.StepwiseModel, LatentVariableModel
         """
         x, sample_weight = self.checked(data)
         terms, gradients = self.gradients(x, num_samples, sample_weight)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return self.measure(terms, sample_weight)
+
+        def update():
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return self.measure(terms, sample_weight)
+
+        return matrix_units.one_part(update)
 
     def gradients(
         self, x: tf.Tensor, num_samples: int | None = None, sample_weight: tf.Tensor | None = None

@@ -70,7 +70,7 @@ def _normal_from_words(words):
     # For a larger u, 1 - u would round to 0 and give infinity.
     inside = 1.0 - 2.0**-23
     u = tf.clip_by_value((signed + 0.5) * 2.0**-31, -inside, inside)
-    w = -tf.math.log((1.0 - u) * (1.0 + u))
+    w = -1.0 * tf.math.log((1.0 - u) * (1.0 + u))  # TensorFlow would merge a negation with the logarithm, outside XLA.
     is_central = w < 5.0
     w = tf.where(is_central, w - 2.5, tf.sqrt(w) - 3.0)
     polynomial = tf.zeros_like(w)

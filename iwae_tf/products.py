@@ -12,8 +12,8 @@ import contextlib
 import contextvars
 import functools
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -54,6 +54,22 @@ def density_dtype(dtype: str) -> str:
     return keras.backend.result_type(dtype, "float32")
 
 
+class Factors(NamedTuple):
+    """The outputs of a linear layer before they are computed: rows @ kernel + bias, as [..., units].
+
+    Attributes:
+      rows: [n, features].
+      kernel: [features, units].
+      bias: [units].
+      shape: that of the outputs.
+    """
+
+    rows: tf.Tensor
+    kernel: keras.Variable
+    bias: keras.Variable
+    shape: list[int | tf.Tensor]
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dense(keras.layers.Dense):
     """`keras.layers.Dense` whose products may be less precise than all else.
@@ -85,6 +101,14 @@ class Dense(keras.layers.Dense):
         if self.use_bias:
             outputs = plus_bias(outputs, tf.cast(self.bias, dtype))
         return self.activation(tf.reshape(outputs, shape))
+
+    def factors(self, inputs: tf.Tensor) -> Factors | None:
+        """Returns what the outputs for these inputs are made of, if the layer is linear and the product leaves XLA."""
+        rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
+        is_linear = self.use_bias and self.activation is keras.activations.linear
+        if not (is_linear and _is_training.get() and matrix_units.multiply(rows.shape, self.product_dtype)):
+            return None
+        return Factors(rows, self.kernel, self.bias, [*leading_shape(inputs), self.units])
 
     def _on_matrix_units(self, rows, shape):
         outputs = matrix_units.product(rows, self.kernel)
@@ -164,22 +188,18 @@ def _sum_of_rows(rows):
 
 def sum_bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns sum_j x_j l_j - log(1 + exp(l_j)) over the last axis, for x and logits l that broadcast [..., event]."""
-    if not _has_fast_gradients.get():
-        return _sum(x, logits)
-    on_matrix_units = matrix_units.multiply(logits.shape, matrix_units.DTYPE.name)
-    return (_sum_on_matrix_units if on_matrix_units else _sum_with_gradient)(x, logits)
+    return (_sum_with_gradient if _has_fast_gradients.get() else _sum)(x, logits)
 
 
 @tf.custom_gradient
 def _sum_with_gradient(x, logits):
     """`_sum`, with a gradient that takes one tanh for each logit and one pass."""
-    return _sum(x, logits), lambda upstream: _gradients_of_sum(upstream, x, logits, _residuals(x, logits))
 
+    def gradient(upstream):
+        upstream = upstream[..., tf.newaxis]
+        return _unbroadcast(upstream * logits, logits, x), _unbroadcast(upstream * _residuals(x, logits), x, logits)
 
-def _gradients_of_sum(upstream, x, logits, residuals):
-    """The gradients of x and of the logits in `_sum`."""
-    upstream = upstream[..., tf.newaxis]
-    return _unbroadcast(upstream * logits, logits, x), _unbroadcast(upstream * residuals, x, logits)
+    return _sum(x, logits), gradient
 
 
 def _residuals(x, logits):
@@ -187,16 +207,34 @@ def _residuals(x, logits):
     return x - 0.5 - 0.5 * tf.tanh(0.5 * logits)
 
 
-@tf.custom_gradient
-def _sum_on_matrix_units(x, logits):
-    """`_sum`, with a gradient that keeps what the next product needs, in the precision of its operands."""
-    values, residuals = _sum_with_residuals(x, logits)
-    return values, lambda upstream: _gradients_of_sum(upstream, x, logits, tf.cast(residuals, upstream.dtype))
+def sum_bernoulli_log_prob_of_product(x: tf.Tensor, factors: Factors, observed: Callable) -> tf.Tensor:
+    """Returns `sum_bernoulli_log_prob` of the outputs of a layer, which has no gradient for x.
 
+    In the gradient, the derivatives x_j - sigmoid(l_j) are the operand of the products, and the upstream gradient, one
+    number for each row, multiplies the smaller rows.
 
-@matrix_units.part
-def _sum_with_residuals(x, logits):
-    return _sum(x, logits), tf.cast(_residuals(x, logits), matrix_units.DTYPE)
+    Args:
+      x: tensor that broadcasts with the outputs.
+      factors: the `Factors` of the outputs, which are the logits.
+      observed: maps (x, logits) to those that count.
+    """
+
+    @matrix_units.part
+    def sum_and_residuals(x, products, bias):
+        values, logits = observed(x, tf.reshape(tf.cast(products, bias.dtype) + bias, factors.shape))
+        residuals = tf.cast(_residuals(values, logits), matrix_units.DTYPE)
+        return _sum(values, logits), tf.reshape(residuals, products.shape)
+
+    @tf.custom_gradient
+    def sum_of_product(rows, kernel, bias):
+        values, residuals = sum_and_residuals(x, matrix_units.product(rows, kernel), bias)
+        return values, lambda upstream: matrix_units.gradients_of_scaled(
+            tf.reshape(upstream, [-1, 1]), residuals, rows, kernel
+        )
+
+    # Rounded first, so that the gradient keeps them rounded.
+    rows = tf.cast(factors.rows, matrix_units.DTYPE)
+    return sum_of_product(rows, matrix_units.read(factors.kernel), tf.convert_to_tensor(factors.bias))
 
 
 def _unbroadcast(gradient, other, tensor):

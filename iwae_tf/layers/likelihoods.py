@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_tf import supports
+from iwae_tf import products, supports
 from iwae_tf.layers.convolutions import TransposedConvolutions
 from iwae_tf.layers.stochastic import StochasticLayer, serialized
 from iwae_tf.layers.values import (
@@ -161,7 +161,8 @@ class BernoulliLayer(LikelihoodLayer):
 
     def distribution(self, features: tf.Tensor) -> PixelBernoulli:
         """Maps the last hidden layer's output [..., width] to a `PixelBernoulli`."""
-        return PixelBernoulli(self.logits(features), self.missing_values)
+        factors = self.logits.factors(features) if isinstance(self.logits, products.Dense) else None
+        return PixelBernoulli(self.logits(features), self.missing_values, factors)
 
 
 class _WithMoments(LikelihoodLayer):

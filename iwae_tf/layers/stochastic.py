@@ -35,8 +35,8 @@ class DiagonalNormal(tfd.MultivariateNormalDiag):
 
     def _log_prob(self, value):
         standardized = (value - self.loc) / self.scale.diag
-        terms = 0.5 * tf.square(standardized) + tf.math.log(self.scale.diag) + 0.5 * math.log(2.0 * math.pi)
-        return -tf.reduce_sum(terms, axis=-1)
+        terms = 0.5 * tf.square(standardized) + tf.math.log(self.scale.diag)
+        return -0.5 * math.log(2.0 * math.pi) * self.event_shape[0] - tf.reduce_sum(terms, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the parameters as lists, for a prior that is saved with its model."""
