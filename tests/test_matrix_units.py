@@ -6,17 +6,15 @@ The steps are the same on every CPU, only their speed is not; so the tests prete
 import contextlib
 
 import keras
+import mixed_model
 import numpy as np
 import pytest
 import tensorflow as tf
+from mixed_model import BATCH, PIXELS, SAMPLES, errors, images
 
 import iwae_tf
 from iwae_tf import layers, matrix_units, products, training
 from iwae_tf.training import batches
-
-PIXELS, BATCH, SAMPLES = 48, 30, 12
-LATENT_DIMS = {1: (4,), 2: (6, 3)}
-HIDDEN_DIMS = {1: ((20, 20),), 2: ((20, 20), (10, 10))}
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +24,8 @@ def matrix_units_for_all_products(monkeypatch):
     monkeypatch.setattr(matrix_units, "_LEAST_ROWS_OF_STEP", SAMPLES * BATCH)
 
 
-def _images():
-    return np.random.default_rng(0).integers(0, 2, [BATCH, PIXELS]).astype(np.float32)
-
-
-def _model(num_layers, dtype="mixed_bfloat16", networks=None, **kwargs):
-    built = iwae_tf.paper_networks(
-        PIXELS, LATENT_DIMS[num_layers], HIDDEN_DIMS[num_layers], seed=3, dtype=dtype, **networks or {}
-    )
-    return iwae_tf.ImportanceWeightedAutoencoder(*built, num_samples=SAMPLES, dtype=dtype, seed=4, **kwargs)
-
-
 def _compiled(*args, **kwargs):
-    model = _model(*args, **kwargs)
+    model = mixed_model.build(*args, **kwargs)
     model.compile(keras.optimizers.Adam(0.02))
     return model
 
@@ -47,7 +34,7 @@ def _gradients(model, in_step=None):
     """The log-weights and the gradients, in float64."""
 
     def gradients():
-        x = tf.constant(_images(), model.density_dtype)
+        x = tf.constant(images(), model.density_dtype)
         if in_step is None:
             terms, found = model.gradients(x)
         else:
@@ -57,10 +44,6 @@ def _gradients(model, in_step=None):
 
     log_weights, found = gradients() if in_step is None else tf.function(gradients)()
     return log_weights.numpy(), [gradient.numpy().astype(np.float64) for gradient in found]
-
-
-def _errors(gradients, reference):
-    return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(gradients, reference, strict=True)])
 
 
 CASES = [
@@ -82,10 +65,10 @@ def _assert_errors_are_those_of_rounded_products(num_layers, estimator, networks
     exact_model.set_weights(model.get_weights())
     exact_log_weights, exact = _gradients(exact_model)
     log_weights, found = _gradients(model, matrix_units.steps)
-    rounding = _errors(_gradients(plain)[1], exact)
+    rounding = errors(_gradients(plain)[1], exact)
     assert rounding.max() > 2.0**-11
     # The gradients of the biases are rounded here, too, and other roundings add up by chance.
-    assert np.all(_errors(found, exact) < 1.5 * rounding + 2.0**-8)
+    assert np.all(errors(found, exact) < 1.5 * rounding + 2.0**-8)
     if not networks:
         assert 0.0 < abs(np.mean(log_weights - exact_log_weights)) < 0.02
     assert log_weights.dtype == np.float32
@@ -127,7 +110,7 @@ def test_the_derivative_of_tanh_is_precise_where_tanh_is_nearly_one():
 def test_missing_pixels_have_no_term():
     layer = layers.BernoulliLayer(PIXELS, (20,), seed=1, missing_values=True, dtype="mixed_bfloat16")
     z = np.random.default_rng(2).normal(size=[SAMPLES, BATCH, 4]).astype(np.float32)
-    x = np.where(np.random.default_rng(3).random([BATCH, PIXELS]) < 0.5, np.nan, _images())
+    x = np.where(np.random.default_rng(3).random([BATCH, PIXELS]) < 0.5, np.nan, images())
 
     layer(z)
 
@@ -149,7 +132,7 @@ def _products_outside_xla(model):
     @tf.function
     def step():
         with matrix_units.steps():
-            model.train_step(tf.constant(_images()))
+            model.train_step(tf.constant(images()))
 
     operations = step.get_concrete_function().graph.get_operations()
     products = [operation for operation in operations if operation.type == "MatMul"]
@@ -177,7 +160,7 @@ def _run(model, images, calls):
 
 
 def _prepared(**kwargs):
-    model = _model(2, **kwargs)
+    model = mixed_model.build(2, **kwargs)
     training.prepare(model, training.Plan(epochs=1, batch_size=BATCH), 6)
     return model
 
@@ -203,7 +186,7 @@ def test_keras_fit_takes_such_steps_for_every_batch_size_but_not_to_evaluate(mon
     product = matrix_units.product
     monkeypatch.setattr(matrix_units, "product", lambda a, b: rows.append(a.shape[0]) or product(a, b))
     model = _compiled(1)
-    x = np.tile(_images(), [4, 1])[: 4 * BATCH - 7]
+    x = np.tile(images(), [4, 1])[: 4 * BATCH - 7]
     losses = model.fit(x, epochs=8, batch_size=BATCH, validation_data=(x,), verbose=0).history["val_loss"]
     assert {SAMPLES * BATCH, SAMPLES * (BATCH - 7)} <= set(rows)
     assert losses[-1] < losses[0] - 0.5
@@ -221,7 +204,7 @@ def test_a_layer_of_a_user_gets_features_in_float32():
     built = iwae_tf.paper_networks(PIXELS, (4,), ((20, 20),), dtype="mixed_bfloat16", likelihood=Decoder)
     model = iwae_tf.ImportanceWeightedAutoencoder(*built, num_samples=SAMPLES, dtype="mixed_bfloat16")
     model.compile()
-    losses = model.fit(_images(), epochs=5, batch_size=BATCH, verbose=0).history["loss"]
+    losses = model.fit(images(), epochs=5, batch_size=BATCH, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
 
@@ -240,7 +223,7 @@ def test_a_layer_of_a_user_gets_features_in_float32():
 )
 def test_they_serve_large_steps_in_bfloat16_with_xla(dtype, jit_compile, batch_size, exist, expected, monkeypatch):
     monkeypatch.setattr(matrix_units, "_exist", lambda: exist)
-    model = _model(1, dtype)
+    model = mixed_model.build(1, dtype)
     model.compile(jit_compile=jit_compile)
     assert matrix_units.are_faster(model, SAMPLES, batch_size) is expected
     tf.config.run_functions_eagerly(True)

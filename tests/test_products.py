@@ -1,27 +1,18 @@
 """Products and gradients of training: exact values, and rounding of the products alone under a mixed policy."""
 
 import keras
+import mixed_model
 import numpy as np
 import pytest
 import tensorflow as tf
+from mixed_model import LATENT_DIMS, errors, images
 
 import iwae_tf
 from iwae_tf import layers, noise, products
 
-PIXELS, BATCH, SAMPLES = 48, 30, 12
-LATENT_DIMS = {1: (4,), 2: (6, 3)}
-HIDDEN_DIMS = {1: ((20, 20),), 2: ((20, 20), (10, 10))}
-
-
-def _images():
-    return np.random.default_rng(0).integers(0, 2, [BATCH, PIXELS]).astype(np.float32)
-
 
 def _model(num_layers, dtype, **kwargs):
-    networks = iwae_tf.paper_networks(
-        PIXELS, LATENT_DIMS[num_layers], HIDDEN_DIMS[num_layers], seed=3, dtype=dtype, **kwargs.pop("networks", {})
-    )
-    model = iwae_tf.ImportanceWeightedAutoencoder(*networks, num_samples=SAMPLES, dtype=dtype, seed=4, **kwargs)
+    model = mixed_model.build(num_layers, dtype, **kwargs)
     model.compile(keras.optimizers.Adam(0.02), jit_compile=False)
     return model
 
@@ -34,14 +25,14 @@ def trained():
 
 def _trained_weights(num_layers):
     model = _model(num_layers, "float32")
-    step = tf.function(lambda: model.train_step(_images()))
+    step = tf.function(lambda: model.train_step(images()))
     for _ in range(60):
         step()
     return model.get_weights()
 
 
 def _terms_and_gradients(model):
-    terms, gradients = model.gradients(tf.cast(_images(), model.density_dtype))
+    terms, gradients = model.gradients(tf.cast(images(), model.density_dtype))
     return terms, [gradient.numpy().astype(np.float64) for gradient in gradients]
 
 
@@ -79,11 +70,6 @@ def test_products_in_bfloat16_are_rounded_ones():
     assert np.mean(product.numpy() == tf.linalg.matmul(a, b).numpy()) < 0.05
 
 
-def _errors(gradients, reference):
-    """The relative error of the gradient of each variable."""
-    return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(gradients, reference, strict=True)])
-
-
 def _share_of_errors(num_layers, estimator, weights, monkeypatch):
     """How far mixed gradients are from float32 ones with rounded products, relative to the error of the rounding."""
     dtypes = ("float64", "float32", "mixed_bfloat16")
@@ -98,8 +84,8 @@ def _share_of_errors(num_layers, estimator, weights, monkeypatch):
         patch.setattr(tf, "matmul", _matmul)
         _, mixed = _terms_and_gradients(models["mixed_bfloat16"])
     # A rounded number is off by up to 2^-9 of its value, and about ten products follow each other.
-    assert 2.0**-11 < _errors(rounded, exact).max() < 10.0 * 2.0**-8
-    return _errors(mixed, rounded) / _errors(rounded, exact)
+    assert 2.0**-11 < errors(rounded, exact).max() < 10.0 * 2.0**-8
+    return errors(mixed, rounded) / errors(rounded, exact)
 
 
 @pytest.mark.parametrize("is_trained", [False, True])
@@ -149,14 +135,14 @@ def test_other_estimators_and_networks_have_mixed_gradients(estimator, inference
         _, gradients[dtype] = _terms_and_gradients(model)
     # Other samples may be resampled.
     most = 1.0 if estimator == "resampled" else 10.0 * 2.0**-8
-    assert 2.0**-11 < _errors(gradients["mixed_bfloat16"], gradients["float32"]).max() < most
+    assert 2.0**-11 < errors(gradients["mixed_bfloat16"], gradients["float32"]).max() < most
 
 
 def test_a_mixed_step_takes_adams_step_in_float32():
     model = _model(2, "mixed_bfloat16")
     before = model.get_weights()
     _, gradients = _terms_and_gradients(model)
-    model.train_step(_images())
+    model.train_step(images())
     optimizer = keras.optimizers.Adam(0.02)
     expected = [tf.Variable(value) for value in before]
     optimizer.apply([tf.constant(g, tf.float32) for g in gradients], expected)
@@ -181,7 +167,7 @@ def test_rounding_does_not_bias_the_bound(num_layers, trained):
 @pytest.mark.slow
 def test_only_training_rounds():
     single, mixed = _model(2, "float32"), _model(2, "mixed_bfloat16")
-    x = _images()
+    x = images()
     np.testing.assert_array_equal(mixed(x), single(x))
     assert mixed.test_step(x) == single.test_step(x)
     np.testing.assert_array_equal(mixed.sample(3), single.sample(3))
