@@ -79,6 +79,7 @@ def test_gradients_are_those_of_float64_but_for_the_rounding_of_products(num_lay
     _assert_errors_are_those_of_rounded_products(num_layers, estimator, networks)
 
 
+@pytest.mark.slow
 def test_that_test_fails_for_log_densities_in_bfloat16(monkeypatch):
     exact = layers.DiagonalNormal._log_prob
 
@@ -160,7 +161,7 @@ def _run(model, images, calls):
 
 
 def _prepared(**kwargs):
-    model = mixed_model.build(2, **kwargs)
+    model = mixed_model.build(1, **kwargs)
     training.prepare(model, training.Plan(epochs=1, batch_size=BATCH), 6)
     return model
 
