@@ -95,7 +95,7 @@ class Dense(keras.layers.Dense):
         dtype = density_dtype(self.variable_dtype)
         product_dtype = self.product_dtype if _is_training.get() else dtype
         rows, shape = tf.reshape(inputs, [-1, inputs.shape[-1]]), [*leading_shape(inputs), self.units]
-        if matrix_units.multiply(rows.shape, product_dtype):
+        if self._leaves_xla(rows):
             return self._on_matrix_units(rows, shape)
         outputs = _product(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), product_dtype)
         if self.use_bias:
@@ -106,9 +106,12 @@ class Dense(keras.layers.Dense):
         """Returns what the outputs for these inputs are made of, if the layer is linear and the product leaves XLA."""
         rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
         is_linear = self.use_bias and self.activation is keras.activations.linear
-        if not (is_linear and _is_training.get() and matrix_units.multiply(rows.shape, self.product_dtype)):
+        if not (is_linear and self._leaves_xla(rows)):
             return None
         return Factors(rows, self.kernel, self.bias, [*leading_shape(inputs), self.units])
+
+    def _leaves_xla(self, rows):
+        return _is_training.get() and matrix_units.multiply(rows.shape, self.product_dtype)
 
     def _on_matrix_units(self, rows, shape):
         outputs = matrix_units.product(rows, self.kernel)
