@@ -2,13 +2,17 @@
 
 Both take the same networks, numbers of samples and batches, Adam, and pixels that are binarised in each step. The
 program is timed as in `benchmarks.training`, with float32 and with mixed_bfloat16; PyTorch without compilation, with
-torch.compile, and with torch.compile and autocast to bfloat16. All take turns in one process; medians are printed. The
-last columns are the speed of the program with each policy, relative to the PyTorch version with the same precision.
+torch.compile, and with torch.compile and autocast to bfloat16. All take turns, each PyTorch version in its own process;
+medians are printed. The last columns are the speed of the program with each policy, relative to the PyTorch version
+with the same precision.
 """
 
+import contextlib
 import importlib.util
 import itertools
+import json
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -37,11 +41,8 @@ _WIDTH = 20
 
 def measure(layers, k, batch):
     """Returns the milliseconds per step of each version."""
-    from benchmarks import torch_iwae
-
-    torch_iwae.forget_compilations()
     steps = max(5, int(1e3 * _SECONDS.value / (1.0 + 0.25 * k * batch / 20)))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as processes:
         rounds = {
             f"iwae_tf {policy}": program.training_epochs(
                 program.paper_model(layers, k, policy=policy),
@@ -52,11 +53,25 @@ def measure(layers, k, batch):
             for policy in _POLICIES
         }
         for name, arguments in _PEERS.items():
-            rounds[name] = torch_iwae.training_rounds(layers, k, batch, steps, **arguments)
+            options = {"layers": layers, "num_samples": k, "batch": batch, "steps": steps, **arguments}
+            rounds[name] = _rounds_of_torch(processes, options)
         for times in rounds.values():
             next(times)  # Compilation.
         seconds = [[next(times) for times in rounds.values()] for _ in range(_REPEATS.value)]
     return dict(zip(rounds, 1e3 * np.median(seconds, axis=0), strict=True))
+
+
+def _rounds_of_torch(processes, options):
+    """Yields what `torch_iwae.training_rounds` does there; in this process it might not work beside TensorFlow."""
+    command = [sys.executable, "-m", "benchmarks.torch_iwae", json.dumps(options)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    processes.enter_context(process)
+    processes.callback(process.stdin.close)
+    with contextlib.suppress(BrokenPipeError):
+        while line := process.stdout.readline():
+            yield float(line)
+            print(file=process.stdin, flush=True)
+    sys.exit(f"PyTorch has stopped with exit status {process.wait()}: {' '.join(command)}")
 
 
 def main(argv):

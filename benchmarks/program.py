@@ -44,7 +44,7 @@ def training_epochs(model, images, batch, folder):
     while True:
         # The seconds in the history would include the other measurements between two epochs.
         start = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):  # The progress.
             next(epochs)
         yield (time.perf_counter() - start) / steps
 

@@ -1,7 +1,13 @@
-"""A plain PyTorch IWAE, as a user would write it, for `benchmarks.peers`."""
+"""A plain PyTorch IWAE, as a user would write it, for `benchmarks.peers`.
+
+`python -m benchmarks.torch_iwae JSON`, with the arguments of `training_rounds`, prints the seconds per step of a round,
+and again for each line of the standard input.
+"""
 
 import itertools
+import json
 import math
+import sys
 import time
 
 import torch
@@ -67,11 +73,6 @@ def _log_normal(standardized, log_scale):
     return (-0.5 * standardized.square() - log_scale - 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
 
-def forget_compilations():
-    """Removes what torch.compile has kept: after some models of one class it would not compile further ones."""
-    torch.compiler.reset()
-
-
 def training_rounds(layers, num_samples, batch, steps, compiled=False, autocast=False):
     """Yields the seconds per step of rounds of training steps.
 
@@ -104,3 +105,15 @@ def training_rounds(layers, num_samples, batch, steps, compiled=False, autocast=
         for _ in range(steps):
             step()
         yield (time.perf_counter() - start) / steps
+
+
+def main():
+    output, sys.stdout = sys.stdout, sys.stderr  # PyTorch may print, too.
+    for seconds in training_rounds(**json.loads(sys.argv[1])):
+        print(seconds, file=output, flush=True)
+        if not sys.stdin.readline():
+            return
+
+
+if __name__ == "__main__":
+    main()

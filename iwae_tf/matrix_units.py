@@ -1,9 +1,9 @@
 """Training steps whose large products run on the bfloat16 matrix units of a CPU (AMX).
 
-XLA does not use these units, but TensorFlow's own products do. Within `steps()` a training step is therefore not one
-compiled function: the products of many rows are TensorFlow's, and XLA compiles all else in parts. What lies between two
-products is what takes the time then, so each of the functions here reads and writes its [rows, units] once, in bfloat16
-where a product follows. Sums, log-densities and everything else stay in float32.
+TensorFlow's own products use these units, and XLA's with results in bfloat16 do not. Within `steps()` a training step
+is therefore not one compiled function: the products of many rows are TensorFlow's, and XLA compiles all else in parts.
+What lies between two products is what takes the time then, so each of the functions here reads and writes its
+[rows, units] once, in bfloat16 where a product follows. Sums, log-densities and everything else stay in float32.
 
 The gradients cannot be differentiated again.
 """
@@ -20,8 +20,8 @@ import keras
 import tensorflow as tf
 
 # On two cores with AMX and with k = 50, a step in parts is as fast as one function of float32 with batches of 20 (1,000
-# rows) and 1.2 to 1.9 times as fast with batches of 100; with k = 5 and batches of 100 it is slower. See
-# docs/experiments.md#mixed-precision.
+# rows) and 1.2 to 1.9 times as fast with batches of 100; with k = 5 and batches of 100 it is slower. One
+# function with results in float32 (`products`) has not been measured there. See docs/experiments.md#mixed-precision.
 _LEAST_ROWS_OF_STEP = 1000
 # Smaller products stay within the compiled parts: each one outside ends a part, which costs more than it gains.
 _LEAST_ROWS = 600
@@ -60,6 +60,11 @@ def steps() -> Iterator[None]:
             yield
     finally:
         _is_in_use.reset(token)
+
+
+def are_in_use() -> bool:
+    """Returns whether a step is within `steps()`."""
+    return _is_in_use.get()
 
 
 def multiply(shape: tf.TensorShape, dtype: str) -> bool:

@@ -4,8 +4,9 @@ Within `fast_gradients()`, some gradients are written down instead of derived, w
 [num_samples, batch, event]. They can be differentiated again. Elsewhere the derived ones serve, because a SavedModel
 cannot hold the others.
 
-Evaluation has the precision of the variables. Within `training()`, a mixed precision policy rounds the operands and the
-results of the matrix products; weights, activations, log-densities, sums and bounds stay in float32.
+Evaluation has the precision of the variables. Within `training()`, a mixed precision policy rounds the operands of the
+matrix products, among them the sums that are the gradients of biases. The results are rounded, too, on GPUs, in float16
+and where they are from `matrix_units`. Weights, activations, log-densities, other sums and bounds stay in float32.
 """
 
 import contextlib
@@ -97,9 +98,8 @@ class Dense(keras.layers.Dense):
         rows, shape = tf.reshape(inputs, [-1, inputs.shape[-1]]), [*leading_shape(inputs), self.units]
         if self._leaves_xla(rows):
             return self._on_matrix_units(rows, shape)
-        outputs = _product(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), product_dtype)
-        if self.use_bias:
-            outputs = plus_bias(outputs, tf.cast(self.bias, dtype))
+        bias = tf.cast(self.bias, dtype) if self.use_bias else None
+        outputs = _affine(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), bias, product_dtype)
         return self.activation(tf.reshape(outputs, shape))
 
     def factors(self, inputs: tf.Tensor) -> Factors | None:
@@ -158,7 +158,7 @@ class Convolution(keras.layers.Layer):
         rows, kernel = tf.cast(tf.reshape(inputs, [-1, channels]), dtype), tf.cast(self.kernel, dtype)
         outputs = []
         for i, j in itertools.product(range(2), repeat=2):
-            values = tf.reshape(_product(rows, kernel[i, j], product_dtype), [-1, height, width, self.units])
+            values = tf.reshape(_affine(rows, kernel[i, j], None, product_dtype), [-1, height, width, self.units])
             outputs.append(values[:, i : i + height - 1, j : j + width - 1])
         return tf.add_n(outputs)
 
@@ -166,6 +166,64 @@ class Convolution(keras.layers.Layer):
 def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
     """Returns the sizes of all axes but the last, for `tf.reshape`."""
     return [tf.shape(inputs)[i] if size is None else size for i, size in enumerate(inputs.shape[:-1])]
+
+
+def _affine(rows, kernel, bias, product_dtype):
+    """rows [n, features] @ kernel [features, units] + bias [units] or None; the product may be less precise."""
+    if product_dtype == tf.bfloat16.name and not (matrix_units.are_in_use() or tf.config.list_logical_devices("GPU")):
+        weights = [kernel] if bias is None else [kernel, bias]
+        return _affine_of_rounded(rows, *weights)
+    outputs = _product(rows, kernel, product_dtype)
+    return outputs if bias is None else plus_bias(outputs, bias)
+
+
+@tf.custom_gradient
+def _affine_of_rounded(rows, kernel, *bias):
+    """rows @ kernel + bias with rounded operands; those of the products in its gradient are rounded, too."""
+
+    def gradient(upstream):
+        of_rows = _product_of_rounded(upstream, kernel, transpose_b=True)
+        # The gradient of a bias, the sum of the rows, is that of a kernel for a further feature that is always 1.
+        features = tf.concat([rows, *(tf.ones_like(rows[:, :1]) for _ in bias)], axis=1)
+        of_weights = _product_of_rounded(_transposed(features), upstream)
+        return of_rows, of_weights[: kernel.shape[0]], *(of_weights[-1] for _ in bias)
+
+    return sum(bias, _product_of_rounded(rows, kernel)), gradient
+
+
+def _product_of_rounded(a, b, transpose_b=False):
+    """a @ b, or a @ transpose(b), with the operands rounded to bfloat16."""
+
+    @tf.custom_gradient
+    def product(a, b):
+        def gradient(upstream):
+            of_a = _product_of_rounded(upstream, b, not transpose_b)
+            pair = (upstream, a) if transpose_b else (a, upstream)
+            return of_a, _product_of_rounded(_transposed(pair[0]), pair[1])
+
+        # Without the gradients stopped, a tape would derive those of the compiled function, too.
+        operands = [tf.stop_gradient(tf.cast(operand, tf.bfloat16)) for operand in (a, b)]
+        return tf.cast(_matmul(*operands, transpose_b), a.dtype), gradient
+
+    return product(a, b)
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _matmul(a, b, transpose_b):
+    """The product of bfloat16 matrices in float32, which `tf.matmul` has only within XLA on a CPU.
+
+    On CPUs with instructions for it, XLA (that of TensorFlow 2.21, not of 2.19) computes such a product up to twice as
+    fast as one of float32 matrices, but not if its first operand is transposed or its result is in bfloat16.
+    """
+    return tf.matmul(a, b, transpose_b=transpose_b, output_type=tf.float32)
+
+
+def _transposed(matrix):
+    """The transposed matrix, in two halves: XLA would make a single transposition a part of the product."""
+    if matrix.shape[0] is None:  # XLA might pad the halves of as many rows as there happen to be.
+        return tf.transpose(matrix)
+    middle = matrix.shape[0] // 2
+    return tf.concat([tf.transpose(matrix[:middle]), tf.transpose(matrix[middle:])], axis=1)
 
 
 def _product(rows, kernel, dtype):

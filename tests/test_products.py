@@ -1,11 +1,13 @@
 """Products and gradients of training: exact values, and rounding of the products alone under a mixed policy."""
 
+import re
+
 import keras
 import mixed_model
 import numpy as np
 import pytest
 import tensorflow as tf
-from mixed_model import LATENT_DIMS, errors, images
+from mixed_model import BATCH, LATENT_DIMS, SAMPLES, errors, images
 
 import iwae_tf
 from iwae_tf import layers, noise, products
@@ -40,34 +42,137 @@ def _rounded(values):
     return tf.cast(tf.cast(values, tf.bfloat16), values.dtype)
 
 
-@tf.custom_gradient
-def _rounded_product(a, b):
-    """A product whose operands and results are rounded to bfloat16, forward and backward."""
-
-    def product(a, b, **kwargs):
-        return _rounded(tf.linalg.matmul(_rounded(a), _rounded(b), **kwargs))
-
-    def gradient(upstream):
-        return product(upstream, b, transpose_b=True), product(a, upstream, transpose_a=True)
-
-    return product(a, b), gradient
-
-
-def _matmul(a, b):
-    """tf.matmul whose sums do not depend on the processor's instructions for bfloat16."""
-    return tf.cast(_rounded_product(tf.cast(a, tf.float32), tf.cast(b, tf.float32)), a.dtype)
-
-
-def test_products_in_bfloat16_are_rounded_ones():
+def test_results_are_rounded_where_the_library_does_it():
     rng = np.random.default_rng(0)
     a, b = (tf.constant(rng.normal(size=shape), tf.float32) for shape in ([60, 200], [200, 70]))
-    product, rounded = products._product(a, b, "bfloat16"), _rounded_product(a, b)
+    product, rounded = products._product(a, b, "bfloat16"), _rounded(tf.linalg.matmul(_rounded(a), _rounded(b)))
     assert product.dtype == tf.float32
     np.testing.assert_array_equal(product, _rounded(product))
     # Sums in another order may be rounded to the next number.
     np.testing.assert_allclose(product, rounded, rtol=2.0**-7, atol=1e-4)
     assert np.mean(product.numpy() == rounded.numpy()) > 0.95
     assert np.mean(product.numpy() == tf.linalg.matmul(a, b).numpy()) < 0.05
+
+
+@tf.custom_gradient
+def _affine_of_rounded(rows, kernel, *bias):
+    """The same from products of float32 numbers."""
+    rounded_rows, rounded_kernel = _rounded(rows), _rounded(kernel)
+
+    def gradient(upstream):
+        upstream = _rounded(upstream)
+        of_rows = tf.linalg.matmul(upstream, rounded_kernel, transpose_b=True)
+        of_kernel = tf.linalg.matmul(rounded_rows, upstream, transpose_a=True)
+        return of_rows, of_kernel, *(tf.reduce_sum(upstream, axis=0) for _ in bias)
+
+    return sum(bias, tf.linalg.matmul(rounded_rows, rounded_kernel)), gradient
+
+
+on_a_cpu = pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="on a GPU, the results are rounded, too"
+)
+
+
+def _outputs_and_gradients(affine, arguments, direction):
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        outputs = affine(*arguments)
+    return outputs, *tape.gradient(outputs, arguments, direction)
+
+
+def _arguments(num_rows, has_bias):
+    rng = np.random.default_rng(0)
+    shapes = [[num_rows, 20], [20, 9], *([[9]] if has_bias else [])]
+    arguments = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
+    return arguments, tf.constant(rng.normal(size=[num_rows, 9]), tf.float32)
+
+
+def _affine(rows, kernel, bias=None):
+    return products._affine(rows, kernel, bias, "bfloat16")
+
+
+@on_a_cpu
+@pytest.mark.parametrize("num_rows", [1, 7, 60])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_only_operands_are_rounded(num_rows, has_bias, jit_compile):
+    arguments, direction = _arguments(num_rows, has_bias)
+    expected = _outputs_and_gradients(_affine_of_rounded, arguments, direction)
+    found = tf.function(_outputs_and_gradients, jit_compile=jit_compile)(_affine, arguments, direction)
+    for value, wanted in zip(found, expected, strict=True):
+        assert value.dtype == tf.float32
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+@on_a_cpu
+def test_any_number_of_rows_may_be_selected_within_xla():
+    arguments, direction = _arguments(7, True)
+    chosen = tf.constant([True, False, True, True, False, False, True])
+
+    def of_weights(chosen):
+        rows, *weights = arguments
+        return _outputs_and_gradients(_affine, [rows[chosen], *weights], direction[chosen])[2:]
+
+    found = tf.function(of_weights, jit_compile=True, autograph=False)(chosen)
+    rows, *weights = arguments
+    expected = _outputs_and_gradients(_affine_of_rounded, [rows[chosen], *weights], direction[chosen])[2:]
+    for value, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+@on_a_cpu
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_gradients_of_rounded_products_have_gradients(jit_compile):
+    @tf.function(jit_compile=jit_compile)
+    def second_derivatives(dtype):
+        with tf.GradientTape() as second, tf.GradientTape() as first:
+            second.watch(arguments)
+            first.watch(arguments)
+            outputs = tf.tanh(products._affine(*arguments, dtype))
+        with second:
+            gradients = first.gradient(outputs, arguments)
+            squares = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
+        return second.gradient(squares, arguments)
+
+    arguments, _ = _arguments(7, True)
+    for found, exact in zip(second_derivatives("bfloat16"), second_derivatives("float32"), strict=True):
+        assert 0.0 < np.linalg.norm(found - exact) < 2.0**-5 * np.linalg.norm(exact)
+
+
+@on_a_cpu
+@pytest.mark.skipif(
+    tuple(map(int, tf.__version__.split(".")[:2])) < (2, 21), reason="XLA of TensorFlow 2.19 multiplies in float32"
+)
+def test_xla_multiplies_the_rounded_operands_as_they_are():
+    """It would compute a product whose first operand is transposed in float32."""
+    model = _model(1, "mixed_bfloat16")
+    x = tf.constant(images())
+    step = tf.function(lambda: model.gradients(x)[1], jit_compile=True)
+    program = step.experimental_get_compiler_ir()(stage="optimized_hlo")
+    operands = [
+        re.findall(r"%([\w.-]+)", line.split(" dot(")[1])[:2] for line in program.splitlines() if " dot(" in line
+    ]
+    types = dict(re.findall(r"%([\w.-]+) = (\w+)\[", program))
+    # Seven layers have three products each, but there is no gradient of x.
+    assert len(operands) == 20
+    assert {types[name] for pair in operands for name in pair} == {"bf16"}
+
+
+@on_a_cpu
+@pytest.mark.parametrize(
+    "arguments", [{}, pytest.param({"jit_compile": False}, marks=pytest.mark.slow), {"run_eagerly": True}]
+)
+def test_training_has_such_products_and_evaluation_does_not(arguments, monkeypatch):
+    rows = []
+    affine = products._affine_of_rounded
+    monkeypatch.setattr(products, "_affine_of_rounded", lambda *args: rows.append(args[0].shape[0]) or affine(*args))
+    model = mixed_model.build(1)
+    model.compile(**arguments)
+    model.fit(images(), batch_size=BATCH, verbose=0)
+    assert rows == [*4 * [BATCH], *3 * [SAMPLES * BATCH]]
+    rows.clear()
+    model.evaluate(images(), verbose=0)
+    assert not rows
 
 
 def _share_of_errors(num_layers, estimator, weights, monkeypatch):
@@ -78,16 +183,15 @@ def _share_of_errors(num_layers, estimator, weights, monkeypatch):
         model.set_weights(weights or models["float32"].get_weights())
     _, exact = _terms_and_gradients(models["float64"])
     with monkeypatch.context() as patch:
-        patch.setattr(products, "_product", lambda rows, kernel, dtype: _rounded_product(rows, kernel))
+        patch.setattr(products, "_affine", lambda rows, kernel, bias, _: _affine_of_rounded(rows, kernel, bias))
         _, rounded = _terms_and_gradients(models["float32"])
-    with monkeypatch.context() as patch:
-        patch.setattr(tf, "matmul", _matmul)
-        _, mixed = _terms_and_gradients(models["mixed_bfloat16"])
+    _, mixed = _terms_and_gradients(models["mixed_bfloat16"])
     # A rounded number is off by up to 2^-9 of its value, and about ten products follow each other.
     assert 2.0**-11 < errors(rounded, exact).max() < 10.0 * 2.0**-8
     return errors(mixed, rounded) / errors(rounded, exact)
 
 
+@on_a_cpu
 @pytest.mark.parametrize("is_trained", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("estimator", ["standard", "dreg"])
@@ -100,12 +204,13 @@ def _in_bfloat16(function):
     return lambda *args, **kwargs: _rounded(function(*args, **kwargs))
 
 
+@on_a_cpu
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
         pytest.param(products, "_sum", id="log p(x | z)"),
         pytest.param(layers.DiagonalNormal, "_log_prob", id="log p(z) and log q(z | x)"),
-        pytest.param(products, "_sum_of_rows", id="the sum of the bias's gradient"),
+        pytest.param(products, "_product_of_rounded", id="the results of products"),
         pytest.param(noise, "normal", id="epsilon"),
     ],
 )
