@@ -42,7 +42,7 @@ _WIDTH = 20
 def measure(layers, k, batch):
     """Returns the milliseconds per step of each version."""
     steps = max(5, int(1e3 * _SECONDS.value / (1.0 + 0.25 * k * batch / 20)))
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as processes:
+    with tempfile.TemporaryDirectory() as folder:
         rounds = {
             f"iwae_tf {policy}": program.training_epochs(
                 program.paper_model(layers, k, policy=policy),
@@ -54,24 +54,22 @@ def measure(layers, k, batch):
         }
         for name, arguments in _PEERS.items():
             options = {"layers": layers, "num_samples": k, "batch": batch, "steps": steps, **arguments}
-            rounds[name] = _rounds_of_torch(processes, options)
+            rounds[name] = _rounds_of_torch(options)
         for times in rounds.values():
             next(times)  # Compilation.
         seconds = [[next(times) for times in rounds.values()] for _ in range(_REPEATS.value)]
     return dict(zip(rounds, 1e3 * np.median(seconds, axis=0), strict=True))
 
 
-def _rounds_of_torch(processes, options):
+def _rounds_of_torch(options):
     """Yields what `torch_iwae.training_rounds` does there; in this process it might not work beside TensorFlow."""
     command = [sys.executable, "-m", "benchmarks.torch_iwae", json.dumps(options)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    processes.enter_context(process)
-    processes.callback(process.stdin.close)
-    with contextlib.suppress(BrokenPipeError):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with contextlib.suppress(BrokenPipeError), subprocess.Popen(command, **pipes) as process:
         while line := process.stdout.readline():
             yield float(line)
             print(file=process.stdin, flush=True)
-    sys.exit(f"PyTorch has stopped with exit status {process.wait()}: {' '.join(command)}")
+    sys.exit(f"PyTorch has stopped with exit status {process.returncode}: {' '.join(command)}")
 
 
 def main(argv):

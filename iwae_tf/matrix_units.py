@@ -20,8 +20,8 @@ import keras
 import tensorflow as tf
 
 # On two cores with AMX and with k = 50, a step in parts is as fast as one function of float32 with batches of 20 (1,000
-# rows) and 1.2 to 1.9 times as fast with batches of 100; with k = 5 and batches of 100 it is slower. One
-# function with results in float32 (`products`) has not been measured there. See docs/experiments.md#mixed-precision.
+# rows) and 1.2 to 1.9 times as fast with batches of 100; with k = 5 and batches of 100 it is slower. One function
+# with results in float32 (`products`) has not been measured there. See docs/experiments.md#mixed-precision.
 _LEAST_ROWS_OF_STEP = 1000
 # Smaller products stay within the compiled parts: each one outside ends a part, which costs more than it gains.
 _LEAST_ROWS = 600

@@ -171,24 +171,23 @@ def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
 def _affine(rows, kernel, bias, product_dtype):
     """rows [n, features] @ kernel [features, units] + bias [units] or None; the product may be less precise."""
     if product_dtype == tf.bfloat16.name and not (matrix_units.are_in_use() or tf.config.list_logical_devices("GPU")):
-        weights = [kernel] if bias is None else [kernel, bias]
-        return _affine_of_rounded(rows, *weights)
+        return _product_of_rounded(rows, kernel) if bias is None else _affine_of_rounded(rows, kernel, bias)
     outputs = _product(rows, kernel, product_dtype)
     return outputs if bias is None else plus_bias(outputs, bias)
 
 
 @tf.custom_gradient
-def _affine_of_rounded(rows, kernel, *bias):
+def _affine_of_rounded(rows, kernel, bias):
     """rows @ kernel + bias with rounded operands; those of the products in its gradient are rounded, too."""
 
     def gradient(upstream):
         of_rows = _product_of_rounded(upstream, kernel, transpose_b=True)
-        # The gradient of a bias, the sum of the rows, is that of a kernel for a further feature that is always 1.
-        features = tf.concat([rows, *(tf.ones_like(rows[:, :1]) for _ in bias)], axis=1)
+        # The gradient of the bias, the sum of the rows, is that of a kernel for a further feature that is always 1.
+        features = tf.concat([rows, tf.ones_like(rows[:, :1])], axis=1)
         of_weights = _product_of_rounded(_transposed(features), upstream)
-        return of_rows, of_weights[: kernel.shape[0]], *(of_weights[-1] for _ in bias)
+        return of_rows, of_weights[:-1], of_weights[-1]
 
-    return sum(bias, _product_of_rounded(rows, kernel)), gradient
+    return _product_of_rounded(rows, kernel) + bias, gradient
 
 
 def _product_of_rounded(a, b, transpose_b=False):
