@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_tf import inputs, matrix_units
+from iwae_tf.runtime import machine
 
 # The most steps in one execution, unless the user sets the number of steps.
 _MOST_STEPS = 100
@@ -401,7 +402,7 @@ def automatic_steps(model: keras.Model, fit_arguments: dict[str, Any]) -> int:
 def steps_per_call(model: keras.Model, num_samples: int, batch_size: int, most: int) -> int:
     """Returns how many training steps take about a second, from 1 to `most`."""
     per_step = 6 * _num_products(model) * num_samples * batch_size
-    per_call = _OPERATIONS_PER_CALL_ON_GPU if tf.config.list_logical_devices("GPU") else _OPERATIONS_PER_CALL
+    per_call = _OPERATIONS_PER_CALL_ON_GPU if machine.has_gpu() else _OPERATIONS_PER_CALL
     return int(np.clip(per_call / max(per_step, 1), 1, max(most, 1)))
 
 

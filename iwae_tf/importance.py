@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_tf import noise
+from iwae_tf.runtime import machine, parallel
 
 # The noise is keyed by image and block of samples, so this number is part of the definition of the random numbers.
 BLOCK = 500
@@ -91,7 +92,7 @@ def importance_bounds(
 
 def fastest_chunk_blocks(num_samples: int) -> int:
     """Returns the `chunk_blocks` of `importance_bounds` that are fastest on this machine for a number of samples."""
-    if not tf.config.list_logical_devices("GPU"):
+    if not machine.has_gpu():
         return _CHUNK_BLOCKS
     return min(-(-num_samples // BLOCK), _CHUNK_BLOCKS_ON_GPU)
 
@@ -234,6 +235,11 @@ def _add(log_sum, log_weights):
 IMAGES_PER_CALL = 20
 
 
+def starts(images: np.ndarray, first_call: int = 0, step: int = 1) -> range:
+    """Returns the first image of each compiled call, of those from `first_call` on, or of each `step`-th one."""
+    return range(first_call * IMAGES_PER_CALL, len(images), step * IMAGES_PER_CALL)
+
+
 def full_batch(images: np.ndarray, start: int) -> tuple[int, tf.Tensor]:
     """Returns (size, batch) from image `start` on; a shorter last batch is padded with copies of its last image.
 
@@ -286,9 +292,11 @@ def log_likelihood(measure: Callable[..., ImageBounds], x: np.ndarray, num_sampl
       A `LogLikelihood`.
     """
     ranges, key = tf.constant([[0, num_samples]]), noise.key(seed, "evaluation")
-    columns = []
-    for start in range(0, len(x), IMAGES_PER_CALL):
+
+    def measure_batch(start):
         size, batch = full_batch(x, start)
         measured = measure(batch, tf.range(start, start + len(batch)), ranges, key)
-        columns.append(np.array([with_infinity(measured.bounds[0]), measured.effective_sample_size])[:, :size])
+        return np.array([with_infinity(measured.bounds[0]), measured.effective_sample_size])[:, :size]
+
+    columns = list(parallel.results(measure_batch, starts(x)))
     return LogLikelihood(*np.concatenate(columns, axis=1))

@@ -19,6 +19,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from iwae_tf.runtime import machine
+
 # On two cores with AMX and with k = 50, a step in parts is as fast as one function of float32 with batches of 20 (1,000
 # rows) and 1.2 to 1.9 times as fast with batches of 100; with k = 5 and batches of 100 it is slower. One function
 # with results in float32 (`products`) has not been measured there. See docs/experiments.md#mixed-precision.
@@ -48,7 +50,7 @@ def _exist():
     """Whether TensorFlow computes on a CPU with AMX, with the library that uses it."""
     cpu = pathlib.Path("/proc/cpuinfo")
     has_amx = cpu.exists() and "amx_bf16" in cpu.read_text()
-    return has_amx and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and not tf.config.list_logical_devices("GPU")
+    return has_amx and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and not machine.has_gpu()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import keras
 import tensorflow as tf
 
 from iwae_tf import matrix_units
+from iwae_tf.runtime import machine
 
 # Under which Keras finds the classes of this package in saved models.
 PACKAGE = "iwae_tf"
@@ -170,7 +171,7 @@ def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
 
 def _affine(rows, kernel, bias, product_dtype):
     """rows [n, features] @ kernel [features, units] + bias [units] or None; the product may be less precise."""
-    if product_dtype == tf.bfloat16.name and not (matrix_units.are_in_use() or tf.config.list_logical_devices("GPU")):
+    if product_dtype == tf.bfloat16.name and not (matrix_units.are_in_use() or machine.has_gpu()):
         return _product_of_rounded(rows, kernel) if bias is None else _affine_of_rounded(rows, kernel, bias)
     outputs = _product(rows, kernel, product_dtype)
     return outputs if bias is None else plus_bias(outputs, bias)

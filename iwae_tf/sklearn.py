@@ -31,6 +31,7 @@ from iwae_tf.datasets import tables
 from iwae_tf.errors import UserError
 from iwae_tf.latent_variable_model import image_ids
 from iwae_tf.layers.likelihoods import SCALES
+from iwae_tf.runtime import parallel
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -376,9 +377,10 @@ def _by_batch(function: Callable[[tf.Tensor], tf.Tensor], x: np.ndarray, batch_s
     The last batch is padded with copies of its last row. Thus a function is compiled once, and the result for a row
     does not depend, not even in the last digit, on how many there are.
     """
-    results = []
-    for start in range(0, len(x), batch_size):
+
+    def of_batch(start):
         batch = x[start : start + batch_size]
         padding = np.repeat(batch[-1:], batch_size - len(batch), axis=0)
-        results.append(function(tf.constant(np.concatenate([batch, padding]))).numpy()[: len(batch)])
-    return np.concatenate(results)
+        return function(tf.constant(np.concatenate([batch, padding]))).numpy()[: len(batch)]
+
+    return np.concatenate(list(parallel.results(of_batch, range(0, len(x), batch_size))))

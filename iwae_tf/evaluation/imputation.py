@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_tf import importance, models, noise
+from iwae_tf.runtime import parallel
 
 
 class Imputation(NamedTuple):
@@ -63,11 +64,15 @@ def impute(
         functools.partial(importance.posterior_means, model, num_draws=max(num_draws, 1)), jit_compile=model.jit_compile
     )
     key = noise.key(seed, "imputation")
-    for start in range(0, len(rows), importance.IMAGES_PER_CALL):
+
+    def posterior_means(start):
         size, batch = importance.full_batch(incomplete, start)
         places = rows[start : start + size]
         ids = np.resize(places, len(batch)).astype(np.int32)
-        found = compiled(batch, ids, tf.constant(num_samples), key)
+        return start, places, compiled(batch, ids, tf.constant(num_samples), key)
+
+    for start, places, found in parallel.results(posterior_means, importance.starts(incomplete)):
+        size = len(places)
         sizes[places] = found.effective_sample_size[:size]
         # Without any weight there is nothing to say: such rows keep their gaps.
         chosen = is_missing[places] & (sizes[places] > 0.0)[:, np.newaxis]

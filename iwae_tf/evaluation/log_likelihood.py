@@ -5,6 +5,7 @@
 [1]: Yuri Burda, Roger Grosse, Ruslan Salakhutdinov. Importance Weighted Autoencoders. arXiv:1509.00519.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import tensorflow as tf
 from iwae_tf import importance, models, noise
 from iwae_tf.evaluation import pareto
 from iwae_tf.evaluation.estimates import Estimates
-from iwae_tf.runtime import distribute, signals
+from iwae_tf.runtime import distribute, parallel, signals
 
 
 def evaluate_images(
@@ -48,19 +49,20 @@ def evaluate_images(
     estimates = begun or Estimates.zeros(num_samples, model.num_samples)
     # Whole batches only, so that every batch is the same as without an interruption.
     estimates = estimates.first(len(estimates) // importance.IMAGES_PER_CALL * importance.IMAGES_PER_CALL)
-    measure = _Measure(model, estimates, noise.key(seed, "evaluation"), num_k_hats)
-    while len(estimates) < len(images):
-        start = len(estimates)
-        size = min(workers.count * importance.IMAGES_PER_CALL, len(images) - start)
-        arrays = {name: np.zeros([*array.shape[:-1], size]) for name, array in estimates.arrays().items()}
-        own = workers.index * importance.IMAGES_PER_CALL
-        if own < size:
-            for name, values in measure(images, start + own).items():
-                arrays[name][..., own : own + values.shape[-1]] = values
-        estimates = estimates.followed_by(workers.sums(arrays))
-        if report:
-            report(estimates)
-        signals.stop_for(workers.any(signals.received() or 0))
+    measure = _Measure(model, images, estimates, noise.key(seed, "evaluation"), num_k_hats)
+    own_calls = importance.starts(images, len(estimates) // importance.IMAGES_PER_CALL + workers.index, workers.count)
+    with contextlib.closing(parallel.results(measure, own_calls)) as measured:
+        while len(estimates) < len(images):
+            size = min(workers.count * importance.IMAGES_PER_CALL, len(images) - len(estimates))
+            arrays = {name: np.zeros([*array.shape[:-1], size]) for name, array in estimates.arrays().items()}
+            own = workers.index * importance.IMAGES_PER_CALL
+            if own < size:
+                for name, values in next(measured).items():
+                    arrays[name][..., own : own + values.shape[-1]] = values
+            estimates = estimates.followed_by(workers.sums(arrays))
+            if report:
+                report(estimates)
+            signals.stop_for(workers.any(signals.received() or 0))
     return estimates
 
 
@@ -69,23 +71,25 @@ class _Measure:
 
     Args:
       model: the model.
+      images: all images, [num_images, event].
       estimates: `Estimates` with the numbers of samples to measure.
       key: int32 [2], see `noise.key`.
       num_k_hats: as for `evaluate_images`.
     """
 
-    def __init__(self, model, estimates, key, num_k_hats):
-        self._model, self._key, self._num_k_hats = model, key, num_k_hats
+    def __init__(self, model, images, estimates, key, num_k_hats):
+        self._model, self._images, self._key, self._num_k_hats = model, images, key, num_k_hats
         self._ranges, self._num_drawn = tf.constant(estimates.ranges), max(estimates.counts)
         self._num_counts = len(estimates.counts)
-        self._compiled = {}
+        # One function with the log-weights that k-hat needs and one without.
+        self._bounds = {with_k_hats: self._compiled(with_k_hats) for with_k_hats in (False, True)}
 
-    def __call__(self, images, start):
+    def __call__(self, start):
         """Returns the arrays of `Estimates` for the images from `start` on."""
-        size, batch = importance.full_batch(images, start)
+        size, batch = importance.full_batch(self._images, start)
         with_k_hats = start < self._num_k_hats
         image_ids = tf.range(start, start + len(batch))
-        bounds, elbo, effective_sample_size, largest = self._bounds(with_k_hats)(
+        bounds, elbo, effective_sample_size, largest = self._bounds[with_k_hats](
             batch, image_ids, self._ranges, self._key
         )
         k_hats = pareto.k_hat(largest, self._num_drawn) if with_k_hats else np.zeros(len(batch))
@@ -100,13 +104,11 @@ class _Measure:
         }
         return {name: np.asarray(array, np.float64)[..., :size] for name, array in arrays.items()}
 
-    def _bounds(self, with_k_hats):
-        """`importance_bounds`, compiled once with the log-weights that k-hat needs and once without."""
-        if with_k_hats not in self._compiled:
-            num_largest = pareto.num_tail(self._num_drawn) if with_k_hats else 1
-            blocks = importance.fastest_chunk_blocks(self._num_drawn)
-            bounds = functools.partial(
-                importance.importance_bounds, self._model, num_largest=num_largest, chunk_blocks=blocks
-            )
-            self._compiled[with_k_hats] = tf.function(bounds, jit_compile=self._model.jit_compile)
-        return self._compiled[with_k_hats]
+    def _compiled(self, with_k_hats):
+        """`importance_bounds`, which is compiled when it is first called."""
+        num_largest = pareto.num_tail(self._num_drawn) if with_k_hats else 1
+        blocks = importance.fastest_chunk_blocks(self._num_drawn)
+        bounds = functools.partial(
+            importance.importance_bounds, self._model, num_largest=num_largest, chunk_blocks=blocks
+        )
+        return tf.function(bounds, jit_compile=self._model.jit_compile)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from iwae_tf import importance, models, noise
 from iwae_tf.errors import UserError
+from iwae_tf.runtime import parallel
 
 # The definition in section 5.2 of [1], with this many samples of the layers that q depends on.
 ACTIVE_UNIT_THRESHOLD = 0.01
@@ -84,10 +85,17 @@ def measure(
     compiled = tf.function(functools.partial(_statistics, model, num_samples), jit_compile=model.jit_compile)
     key = noise.key(seed, "active units")
     layers = [_Sums(units) for units in model.inference.latent_dims]
-    for start in range(0, len(images), importance.IMAGES_PER_CALL):
+
+    def measure_batch(start):
         size, batch = importance.full_batch(images, start)
-        for layer, statistics in zip(layers, compiled(batch, noise.fold_in(key, start)), strict=True):
-            layer.add(*(values[:size].numpy().astype(np.float64) for values in statistics))
+        return [
+            [values[:size].numpy().astype(np.float64) for values in statistics]
+            for statistics in compiled(batch, noise.fold_in(key, start))
+        ]
+
+    for measured in parallel.results(measure_batch, importance.starts(images)):
+        for layer, statistics in zip(layers, measured, strict=True):
+            layer.add(*statistics)
     return [layer.units() for layer in layers]
 
 

@@ -1,4 +1,4 @@
-"""What the program runs on, in words, for the record of a run."""
+"""What the program runs on."""
 
 import os
 import pathlib
@@ -15,11 +15,23 @@ def describe() -> str:
     """
     import tensorflow as tf
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     parts = [_processor(), f"{cores} core{'s'[: cores > 1]}"]
     for gpu in tf.config.list_physical_devices("GPU"):
         parts.append(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
     return ", ".join(parts)
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Returns whether TensorFlow computes on a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def _processor():
