@@ -5,8 +5,9 @@ Within `fast_gradients()`, some gradients are written down instead of derived, w
 cannot hold the others.
 
 Evaluation has the precision of the variables. Within `training()`, a mixed precision policy rounds the operands of the
-matrix products, among them the sums that are the gradients of biases. The results are rounded, too, on GPUs, in float16
-and where they are from `matrix_units`. Weights, activations, log-densities, other sums and bounds stay in float32.
+matrix products, among them the sums that are the gradients of biases, except for few rows on a CPU. The results are
+rounded, too, on GPUs, in float16 and where they are from `matrix_units`. Weights, activations, log-densities, other
+sums and bounds stay in float32.
 """
 
 import contextlib
@@ -24,6 +25,9 @@ from iwae_tf.runtime import machine
 
 # Under which Keras finds the classes of this package in saved models.
 PACKAGE = "iwae_tf"
+# On a CPU with AVX512-BF16, with one layer and batches of 20 images, a step with k = 1 takes 0.43 ms if products of 20
+# rows are rounded and 0.39 ms if not; with k = 5, it takes 0.72 ms if those of 100 rows are rounded and 0.87 ms if not.
+_LEAST_ROUNDED_ROWS = 50
 _is_training = contextvars.ContextVar("is_training", default=False)
 _has_fast_gradients = contextvars.ContextVar("has_fast_gradients", default=False)
 
@@ -172,7 +176,9 @@ def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
 def _affine(rows, kernel, bias, product_dtype):
     """rows [n, features] @ kernel [features, units] + bias [units] or None; the product may be less precise."""
     if product_dtype == tf.bfloat16.name and not (matrix_units.are_in_use() or machine.has_gpu()):
-        return _product_of_rounded(rows, kernel) if bias is None else _affine_of_rounded(rows, kernel, bias)
+        if rows.shape[0] is None or rows.shape[0] >= _LEAST_ROUNDED_ROWS:
+            return _product_of_rounded(rows, kernel) if bias is None else _affine_of_rounded(rows, kernel, bias)
+        product_dtype = rows.dtype
     outputs = _product(rows, kernel, product_dtype)
     return outputs if bias is None else plus_bias(outputs, bias)
 

@@ -22,6 +22,7 @@ def matrix_units_for_all_products(monkeypatch):
     monkeypatch.setattr(matrix_units, "_exist", lambda: True)
     monkeypatch.setattr(matrix_units, "_LEAST_ROWS", 1)
     monkeypatch.setattr(matrix_units, "_LEAST_ROWS_OF_STEP", SAMPLES * BATCH)
+    monkeypatch.setattr(products, "_LEAST_ROUNDED_ROWS", 1)
 
 
 def _compiled(*args, **kwargs):

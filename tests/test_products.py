@@ -13,6 +13,11 @@ import iwae_tf
 from iwae_tf import layers, noise, products
 
 
+@pytest.fixture(autouse=True)
+def rounded_products_of_few_rows(monkeypatch):
+    monkeypatch.setattr(products, "_LEAST_ROUNDED_ROWS", 1)
+
+
 def _model(num_layers, dtype, **kwargs):
     model = mixed_model.build(num_layers, dtype, **kwargs)
     model.compile(keras.optimizers.Adam(0.02), jit_compile=False)
@@ -173,6 +178,17 @@ def test_training_has_such_products_and_evaluation_does_not(arguments, monkeypat
     rows.clear()
     model.evaluate(images(), verbose=0)
     assert not rows
+
+
+@on_a_cpu
+@pytest.mark.parametrize(("num_rows", "is_rounded"), [(49, False), (50, True)])
+def test_products_of_few_rows_are_not_rounded(num_rows, is_rounded, monkeypatch):
+    monkeypatch.undo()
+    arguments, direction = _arguments(num_rows, True)
+    found = _outputs_and_gradients(_affine, arguments, direction)
+    exact = _outputs_and_gradients(lambda rows, kernel, bias: rows @ kernel + bias, arguments, direction)
+    for value, wanted in zip(found, exact, strict=True):
+        assert (np.abs(value - wanted).max() > 1e-4) == is_rounded
 
 
 def _share_of_errors(num_layers, estimator, weights, monkeypatch):

@@ -186,7 +186,7 @@ def test_every_flag_that_is_mentioned_exists():
     kinds += (score.ScoreOptions, impute.ImputeOptions, release.ReleaseOptions)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     # Flags of the parser, of iwae-tf, and of the benchmarks.
-    known |= {"help", "flagfile", "version", "verbosity", "seconds", "layers", "growth_k"}
+    known |= {"help", "flagfile", "version", "verbosity", "seconds", "layers", "growth_k", "repeats"}
     for page in PAGES:
         mentioned = set(re.findall(r"--([a-z]\w*)", page.read_text()))
         assert not {name for name in mentioned if name.removeprefix("no") not in known and name not in known}
