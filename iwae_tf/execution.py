@@ -185,8 +185,8 @@ def compiled_steps(run: Callable, model: keras.Model, num_samples: int) -> Calla
     Returns:
       A function of (batch_size, *arguments), which calls run(in_step, *arguments).
     """
-    whole = _compiled(functools.partial(run, contextlib.nullcontext), model.jit_compile)
-    # There is one trace for each shape: a product of an unknown number of rows would stay within XLA.
+    # There is one trace for each shape, because the number of rows of a product decides how it is computed.
+    whole = _compiled(functools.partial(run, contextlib.nullcontext), model.jit_compile, reduce_retracing=False)
     parts = _compiled(functools.partial(run, matrix_units.steps), reduce_retracing=False)
 
     def run_compiled(batch_size, *arguments):

@@ -175,10 +175,11 @@ def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
 
 def _affine(rows, kernel, bias, product_dtype):
     """rows [n, features] @ kernel [features, units] + bias [units] or None; the product may be less precise."""
-    if product_dtype == tf.bfloat16.name and not (matrix_units.are_in_use() or machine.has_gpu()):
-        if rows.shape[0] is None or rows.shape[0] >= _LEAST_ROUNDED_ROWS:
+    if product_dtype == tf.bfloat16.name and not machine.has_gpu():
+        if rows.shape[0] is not None and rows.shape[0] < _LEAST_ROUNDED_ROWS:
+            product_dtype = rows.dtype
+        elif not matrix_units.are_in_use():
             return _product_of_rounded(rows, kernel) if bias is None else _affine_of_rounded(rows, kernel, bias)
-        product_dtype = rows.dtype
     outputs = _product(rows, kernel, product_dtype)
     return outputs if bias is None else plus_bias(outputs, bias)
 

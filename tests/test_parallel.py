@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from iwae_tf.runtime import machine, parallel
 
@@ -18,29 +19,35 @@ def test_results_are_in_order(count):
     assert list(parallel.results(lambda i: i * i, range(count))) == [i * i for i in range(count)]
 
 
-def test_calls_run_side_by_side_after_the_first():
+def _threads():
+    return set(parallel.results(lambda _: time.sleep(0.001) or threading.current_thread(), range(20)))
+
+
+def test_calls_run_side_by_side():
     barrier = threading.Barrier(2, timeout=60)
-    threads = {}
-
-    def call(i):
-        threads[i] = threading.current_thread()
-        return barrier.wait() if i else None
-
-    list(parallel.results(call, range(5)))
-    assert threads[0] is threading.main_thread()
-    assert threading.main_thread() not in [threads[i] for i in range(1, 5)]
+    assert sorted(parallel.results(lambda _: barrier.wait(), range(2))) == [0, 1]
+    assert len(_threads()) == 2
 
 
-def test_on_a_gpu_one_call_follows_the_other(monkeypatch):
-    monkeypatch.setattr(machine, "has_gpu", lambda: True)
-    alone = threading.Lock()
+def test_calls_stay_in_the_thread_whose_settings_they_depend_on(monkeypatch):
+    """The device, the strategy and numeric checks are those of a thread."""
+    own = {threading.current_thread()}
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "has_gpu", lambda: True)
+        assert _threads() == own
+    with tf.distribute.MirroredStrategy(["/CPU:0"]).scope():
+        assert _threads() == own
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert _threads() == own
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert own.isdisjoint(_threads())
 
-    def call(_):
-        assert alone.acquire(blocking=False)
-        time.sleep(0.001)
-        alone.release()
 
-    list(parallel.results(call, range(20)))
+def test_the_user_limits_the_calls(monkeypatch):
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
+    assert _threads() == {threading.current_thread()}
 
 
 def test_an_error_ends_it():

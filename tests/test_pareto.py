@@ -46,5 +46,6 @@ def test_without_arviz_the_error_says_what_to_install(monkeypatch):
         return imported(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_arviz)
+    pareto._arviz.cache_clear()
     with pytest.raises(UserError, match=r"k-hat needs ArviZ .*; install it with `pip install 'arviz>=0.23.4,<1'`"):
         pareto.require_arviz()

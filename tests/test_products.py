@@ -191,6 +191,15 @@ def test_products_of_few_rows_are_not_rounded(num_rows, is_rounded, monkeypatch)
         assert (np.abs(value - wanted).max() > 1e-4) == is_rounded
 
 
+def test_how_a_product_is_computed_does_not_depend_on_earlier_batches(monkeypatch):
+    rows = []
+    affine = products._affine_of_rounded
+    monkeypatch.setattr(products, "_affine_of_rounded", lambda *args: rows.append(args[0].shape[0]) or affine(*args))
+    model = _model(1, "mixed_bfloat16")
+    model.fit(images(), batch_size=BATCH - 10, verbose=0)
+    assert set(rows) == {BATCH - 10, 10, SAMPLES * (BATCH - 10), SAMPLES * 10}
+
+
 def _share_of_errors(num_layers, estimator, weights, monkeypatch):
     """How far mixed gradients are from float32 ones with rounded products, relative to the error of the rounding."""
     dtypes = ("float64", "float32", "mixed_bfloat16")

@@ -11,6 +11,7 @@ This needs the optional package ArviZ.
   Journal of Machine Learning Research 25(72), 2024; arXiv:1507.02646.
 """
 
+import functools
 import math
 import warnings
 
@@ -53,6 +54,7 @@ def k_hat(largest_log_weights: np.ndarray, num_samples: int) -> np.ndarray:
     return np.asarray(shapes, np.float64)
 
 
+@functools.cache
 def _arviz():
     try:
         with warnings.catch_warnings():

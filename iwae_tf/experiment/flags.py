@@ -368,9 +368,9 @@ class Options:
     dtype_policy: str = _flag(
         _TRAINING,
         "float32",
-        "Keras' dtype policy of training. mixed_bfloat16: the matrix products of the steps are in bfloat16, all else "
-        "is in float32. It is for GPUs, and for CPUs with instructions for it (grep bf16 /proc/cpuinfo) if k is large; "
-        "on some of them, and elsewhere, it is slower. Validation, evaluation and export are in float32.",
+        "Keras' dtype policy of training. mixed_bfloat16: the larger matrix products of the steps are in bfloat16, all "
+        "else is in float32. It is for GPUs, and for CPUs with instructions for it (grep bf16 /proc/cpuinfo) if k is "
+        "large; on some of them, and elsewhere, it is slower. Validation, evaluation and export are in float32.",
         choices=("float32", "mixed_bfloat16"),
     )
     init_from: str = _flag(

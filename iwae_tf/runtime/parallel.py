@@ -5,7 +5,12 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent import futures
 from typing import Any
 
+import tensorflow as tf
+
 from iwae_tf.runtime import machine
+
+# With more, an interruption would wait for too many calls, if the process may not use all the cores that it sees.
+_MOST_CALLS = 16
 
 
 def results(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Generator[Any, None, None]:
@@ -15,15 +20,13 @@ def results(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Generat
     core that is done with its part waits for the others. Calls side by side keep it busy.
 
     Args:
-      function: spends its time in compiled calls, during which other threads can run. The first call is made in the
-        calling thread, so that what it compiles does not depend on settings that other threads lack.
+      function: spends its time in TensorFlow, during which other threads can run.
       arguments: an argument for each call.
     """
-    arguments = iter(arguments)
-    for argument in arguments:
-        yield function(argument)
-        break
-    count = 1 if machine.has_gpu() else machine.num_cores()
+    count = _most_calls()
+    if count == 1:
+        yield from map(function, arguments)
+        return
     executor = futures.ThreadPoolExecutor(count)
     pending: collections.deque[futures.Future] = collections.deque()
     try:
@@ -35,3 +38,11 @@ def results(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Generat
             yield pending.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _most_calls():
+    """How many calls may run at once; only one where their results depend on what a thread has set in TensorFlow."""
+    if machine.has_gpu() or tf.distribute.has_strategy() or tf.config.functions_run_eagerly():
+        return 1
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or machine.num_cores()
+    return min(threads, machine.num_cores(), _MOST_CALLS)
