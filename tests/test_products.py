@@ -191,6 +191,7 @@ def test_products_of_few_rows_are_not_rounded(num_rows, is_rounded, monkeypatch)
         assert (np.abs(value - wanted).max() > 1e-4) == is_rounded
 
 
+@on_a_cpu
 def test_how_a_product_is_computed_does_not_depend_on_earlier_batches(monkeypatch):
     rows = []
     affine = products._affine_of_rounded
