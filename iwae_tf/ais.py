@@ -19,6 +19,7 @@ from iwae_tf.experiment import build, command, stored
 from iwae_tf.experiment import summary as summary_texts
 from iwae_tf.experiment.flags import figure_format_flag, flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
+from iwae_tf.runs import released
 from iwae_tf.runs import results as formats
 from iwae_tf.runtime import console, files, progress, signals
 
@@ -70,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
             measured, curves = _measure(options, run, model, x)
         content = summary(options, model.num_steps, measured)
         _write(options, run, content, measured, curves)
+        released.update_checksums(run)
         run.unfinished_annealing.unlink(missing_ok=True)
         print(formats.to_json(content).decode().rstrip() if options.json else table(content))
         picture = run.figures / f"ais.{options.figure_format[0]}"

@@ -10,8 +10,10 @@ A released model is a run directory without what only continues its training. `i
 
 import dataclasses
 import json
+import os
 import pathlib
-import shutil
+import re
+import tempfile
 from collections.abc import Sequence
 
 import msgspec
@@ -23,10 +25,11 @@ from iwae_tf.experiment.flags import flag, json_flag, parse_folder
 from iwae_tf.experiment.parsing import CommandLine
 from iwae_tf.report import markdown
 from iwae_tf.runs import released
-from iwae_tf.runtime import console, files, progress
+from iwae_tf.runtime import console, progress
 
 # An NLL that is measured again may differ by this many standard errors, and by the rounding of another processor.
 _STDERRS, _ROUNDING = 4.0, 1e-3
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,99}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,9 @@ def main(argv: Sequence[str]) -> None:
     for name, owner in (("images", "verify"), ("data_dir", "verify"), ("name", "add"), ("folder", "add")):
         if name in given and not getattr(options, owner):
             raise UserError(f"--{name} has no effect without --{owner}; leave it out.")
+    for name, expected in (("add", "a finished run"), ("verify", "the name of a released model")):
+        if name in given and not getattr(options, name):
+            raise UserError(f"--{name} is empty; give {expected}.")
     if options.add and options.verify:
         raise UserError("--add and --verify are two steps; give one of them.")
     if options.add:
@@ -58,64 +64,77 @@ def main(argv: Sequence[str]) -> None:
     elif options.verify:
         _verify(options)
     else:
-        print(json.dumps(_plain(), indent=2) if options.json else "\n".join(_list()))
+        _list(options)
 
 
-def _list():
-    """The released models with their numbers, as lines."""
-    names = released.names()
-    if not names:
-        return [f"There are no released models in {released.folder()}."]
-    rows = [_row(name) for name in names]
-    header = ("name", "data set", "model", "NLL", "active units")
-    return [
-        *markdown.text_table(header, rows),
-        "",
-        "NLL is -L_5000 of the test images in nats +- its standard error. iwae_tf.load(NAME) returns a model.",
-    ]
-
-
-def _plain():
-    """What --json prints: the results of each model, without the long lists."""
-    left_out = ("units", "flags", "versions")
-    models = {name: msgspec.to_builtins(_read(name)[1]) for name in released.names()}
-    return {name: {key: v for key, v in results.items() if key not in left_out} for name, results in models.items()}
-
-
-def _row(name):
-    options, results = _read(name)
-    units = summary.join(results.active_units.per_layer)
-    return name, options.dataset, summary.title(options), summary.with_stderr(results.nll), units
+def _list(options):
+    """Prints the released models with their numbers. What is damaged is left out, and refused at the end."""
+    models, errors = {}, []
+    for name in released.names():
+        try:
+            models[name] = _read(name)
+        except UserError as error:
+            errors.append(error)
+    if options.json:
+        print(json.dumps({name: _plain(results) for name, (_, results) in models.items()}, indent=2))
+    elif models:
+        header = ("name", "data set", "model", "NLL", "active units")
+        lines = markdown.text_table(header, [_row(name, *model) for name, model in models.items()])
+        print("\n".join(lines))
+        print(
+            "\nNLL is -L_5000 of the test images, unless another number of samples is given, in nats +- its standard "
+            "error. iwae_tf.load(NAME) returns a model."
+        )
+    elif not errors:
+        print(f"There are no released models in {released.folder()}.")
+    if errors:
+        raise errors[0]
 
 
 def _read(name):
     """The options and results of a released model."""
-    run = build.run_directory(released.folder() / name)
-    options, results = stored.read_options(run), run.read_results()
-    if results is None:
-        raise UserError(f"{run.path} has no {run.results.name}; install iwae_tf again.")
-    return options, results
+    path = released.folder() / name
+    released.check(path)
+    run = build.run_directory(path)
+    return stored.read_options(run), run.read_results()
+
+
+def _plain(results):
+    """The results of a model without the long lists, as plain JSON."""
+    left_out = ("units", "flags", "versions")
+    return {key: value for key, value in msgspec.to_builtins(results).items() if key not in left_out}
+
+
+def _row(name, options, results):
+    nll = summary.with_stderr(results.nll) + summary.unusual_samples(results.nll.num_samples)
+    return name, options.dataset, summary.title(options), nll, summary.join(results.active_units.per_layer)
 
 
 def _add(options):
     """Copies a finished run and its averaged weights."""
     run = build.run_directory(options.add)
     results, run_options = _finished_results(run)
-    target = pathlib.Path(options.folder) / (options.name or pathlib.Path(options.add).resolve().name)
-    if target.exists():
+    name = options.name or pathlib.Path(options.add).resolve().name
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"--name={name} must have 1 to 100 letters, digits, _, -, + or ., and begin with a letter or digit."
+        )
+    folder = pathlib.Path(options.folder)
+    target = folder / name
+    if os.path.exists(target):  # Unlike `target.exists()`, it returns False for paths that are too long.
         raise UserError(f"{target} exists; remove it, or give another --name.")
     command.import_tensorflow_quietly()
     from iwae_tf import training
 
     model = build.load(build.trained_run(options.add))
-    temporary = target.with_name(f".{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        training.save_weights(model, released.copy_run(run, temporary))
-        released.write_checksums(temporary)
-        temporary.rename(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+            copy = released.copy_run(run, pathlib.Path(temporary) / name)
+            training.save_weights(model, copy)
+            released.write_checksums(copy.path)
+            copy.path.rename(target)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"Cannot write to --folder={options.folder} ({error.strerror}); give another one.") from error
     size = sum(path.stat().st_size for path in target.iterdir())
     if options.json:
@@ -139,9 +158,11 @@ def _verify(options):
     """Measures the log-likelihoods of a released model again, and compares them with the released ones."""
     run = build.trained_run(options.verify)
     results = run.read_results()
-    before = (files.read_arrays(run.test_log_likelihoods) or {}).get("log_likelihood")
-    if results is None or before is None:
+    if results is None:
         raise UserError(f"{run.path} has no results to compare with; evaluate it first.")
+    before = run.read_log_likelihoods()
+    if before is None or len(before) != results.nll.num_images:
+        raise UserError(f"{run.test_log_likelihoods} is missing or damaged; install iwae_tf again, or copy it again.")
     command.import_tensorflow_quietly()
     from iwae_tf.datasets import observations
     from iwae_tf.evaluation import log_likelihood

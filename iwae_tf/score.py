@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
         countdown.update(len(finished), f"mean log p(x) {finished.log_likelihoods.mean():.2f} nats")
 
     estimates = log_likelihood.evaluate_images(model, new.x, options.num_samples, options.seed, report=report)
-    scores, test = estimates.log_likelihoods, _test_scores(run)
+    scores, test = estimates.log_likelihoods, run.read_log_likelihoods()
     independent = baseline.log_likelihood_of_independent_values(
         model, new.x, run.read_data().event_shape, build.likelihood_of(stored.read_options(run), run)
     )
@@ -84,12 +84,6 @@ def main(argv: Sequence[str]) -> None:
         else _summary(columns, new, options.num_samples, _num_test_samples(run))
     )
     console.note(f"in {progress.duration(time.monotonic() - start)}; see {output} and {output.with_suffix('.png')}")
-
-
-def _test_scores(run):
-    """log p(x) of the run's own test rows, or None."""
-    arrays = files.read_arrays(run.test_log_likelihoods, ["log_likelihood"])
-    return arrays.get("log_likelihood") if arrays else None
 
 
 def _num_test_samples(run):

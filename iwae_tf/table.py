@@ -101,11 +101,12 @@ def _cells(argv):
     if parsing.asks_for_help(argv):
         print(f"{__doc__}\nThe flags of the runs: python -m iwae_tf.main --help")
         sys.exit(0)
-    flags = [word for word in argv[1:] if word.startswith("-")]
+    words = [word for word in argv[1:] if word != "--"]
+    flags = [word for word in words if word.startswith("-")]
     run_dirs = [flag for flag in flags if flag.lstrip("-").split("=")[0] == "run_dir"]
     if run_dirs:
         raise UserError(f"{run_dirs[0]} cannot be used for a whole table: each cell has its own folder in {_RUNS}/.")
-    names = _names([word for word in argv[1:] if not word.startswith("-")] or [_DEFAULT_CELLS])
+    names = _names([word for word in words if not word.startswith("-")] or [_DEFAULT_CELLS])
     with_origins = dict.fromkeys(each for name in names for each in (*_origins(name), name))
     cells = [_cell(name, flags) for name in with_origins]
     return sorted(cells, key=lambda cell: (len(cell.origins), cell.num_samples))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import iwae_tf
-from iwae_tf import main, release, runs
+from iwae_tf import ais, main, release, runs
 from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, stored
@@ -78,7 +78,17 @@ def test_its_weights_are_the_averages_of_a_run_that_averages(models):
 def test_the_list_shows_the_numbers(models, capsys):
     release.main(["models"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == f"{NAME}  npz:digits.npz  IWAE, 2 layers, k = 3, dreg  25.55 +- 1.61  4+2"
+    assert lines[1] == f"{NAME}  npz:digits.npz  IWAE, 2 layers, k = 3, dreg  25.55 +- 1.61 (-L_50)  4+2"
+
+
+def test_a_damaged_model_does_not_hide_the_others(models, capsys):
+    shutil.copytree(models / NAME, models / "damaged")
+    (models / "damaged" / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"damaged/results\.json is not the file that was released"):
+        release.main(["models"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(NAME)
+    assert "damaged" not in lines[2]
 
 
 def test_verify_measures_the_same_log_likelihoods(models, capsys):
@@ -99,6 +109,16 @@ def test_verify_refuses_other_weights(models):
         release.main(["models", f"--verify={NAME}"])
 
 
+@pytest.mark.parametrize(
+    "values", [np.zeros(3), np.zeros([20, 1]), np.full(20, np.nan), np.full(20, "x")], ids=["3", "20x1", "nan", "text"]
+)
+def test_verify_refuses_damaged_log_likelihoods(models, values):
+    np.savez(models / NAME / "test_log_likelihoods.npz", log_likelihood=values)
+    released.write_checksums(models / NAME)
+    with pytest.raises(UserError, match=r"test_log_likelihoods\.npz is missing or damaged"):
+        release.main(["models", f"--verify={NAME}", "--images=3"])
+
+
 @pytest.mark.parametrize("change", ["damage", "remove"])
 def test_a_file_that_differs_from_its_checksum_is_refused(models, change):
     weights = models / NAME / "weights.npz"
@@ -110,6 +130,54 @@ def test_a_file_that_differs_from_its_checksum_is_refused(models, change):
         (models / NAME / "history.csv").unlink()
         with pytest.raises(UserError, match=r"history\.csv is not the file that was released"):
             iwae_tf.load(NAME)
+
+
+def test_a_file_without_checksum_is_refused(models):
+    checksums = models / NAME / "checksums.txt"
+    checksums.write_text("".join(line for line in checksums.open() if "weights" not in line))
+    with pytest.raises(UserError, match=r"checksums\.txt is damaged: it lacks weights\.npz"):
+        iwae_tf.load(NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("weights.npz", r"weights\.npz is not the file that was released"),
+        ("checksums.txt", r"Cannot read .*checksums\.txt"),
+    ],
+)
+def test_a_missing_file_is_named(models, name, message):
+    (models / NAME / name).unlink()
+    with pytest.raises(UserError, match=message):
+        iwae_tf.load(NAME)
+
+
+def test_a_release_removes_nothing_else(models):
+    hidden = models / ".new"
+    hidden.mkdir()
+    (hidden / "file").touch()
+    release.main(["models", "--add=run", "--name=new"])
+    assert sorted(path.name for path in models.iterdir()) == [".new", NAME, "new"]
+    assert (hidden / "file").exists()
+
+
+def test_an_interrupted_release_leaves_nothing(models, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(released, "write_checksums", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        release.main(["models", "--add=run", "--name=new"])
+    assert [path.name for path in models.iterdir()] == [NAME]
+
+
+def test_a_measurement_by_annealing_renews_the_checksums(models):
+    command = ["ais", f"--run_dir=models/{NAME}", "--num_images=2", "--num_chains=2", "--num_temperatures=2"]
+    ais.main([*command, "--nll_samples=2"])
+    released.check(models / NAME)
+    (models / NAME / "ais.json").write_text("{}")
+    with pytest.raises(UserError, match=r"ais\.json is not the file that was released"):
+        released.check(models / NAME)
 
 
 def test_a_copy_without_weights_is_refused(models):
@@ -164,7 +232,12 @@ def test_a_new_run_starts_from_a_released_model(models, capsys):
         (["--images=5"], "--images has no effect without --verify"),
         (["--name=x"], "--name has no effect without --add"),
         (["--add=run", "--verify=x"], "--add and --verify are two steps"),
+        (["--add="], "--add is empty; give a finished run"),
+        (["--verify="], "--verify is empty; give the name of a released model"),
         (["--add=nothing"], "nothing is not a run directory"),
+        (["--add=run", "--name=a/b"], "--name=a/b must have 1 to 100 letters"),
+        (["--add=run", "--name=.."], r"--name=\.\. must have 1 to 100 letters"),
+        (["--add=run", "--name=" + 300 * "x"], "must have 1 to 100 letters"),
         (["--add=run", f"--name={NAME}"], "exists; remove it, or give another --name"),
         (["--verify=nothing"], "nothing is neither a run directory nor a released model"),
     ],

@@ -498,7 +498,7 @@ def test_unknown_parts_of_results_are_not_shown(tmp_path, undrawn):
 
 @pytest.mark.parametrize(
     ("nll", "num_samples", "units", "bound", "seconds"),
-    [(9e11, 5000, 10**11, -9e11, 9e11), (-9e11, 5000, 10**11, 9e11, -9e11), (0.0, 0, 0, 0.0, 0.0)],
+    [(9e11, 5000, 10**11, -9e11, 9e11), (-9e11, 5000, 10**11, 9e11, -9e11), (0.0, 1, 0, 0.0, 0.0)],
 )
 def test_extreme_numbers_are_shown(nll, num_samples, units, bound, seconds, tmp_path):
     """No run writes them, but they are valid. Two runs, since curves need a length and means a spread."""
@@ -508,14 +508,14 @@ def test_extreme_numbers_are_shown(nll, num_samples, units, bound, seconds, tmp_
         epoch = dict.fromkeys(runs.HISTORY_COLUMNS, bound) | {"seconds": seconds}
         run.write_history([epoch | {"epoch": number} for number in (-1, 0, 0, 7)])
         results = run.read_results()
-        measured = msgspec.structs.replace(results.nll, num_samples=num_samples, num_images=0, stderr=None)
+        measured = msgspec.structs.replace(results.nll, num_samples=num_samples, num_images=1, stderr=None)
         binarizations = Binarizations(seeds=[], nll=[], mean=nll, sd=None)
         run.write_results(msgspec.structs.replace(results, nll=measured, bounds=[], binarizations=binarizations))
     write_report(paths, tmp_path / "report", "--json")
     rows = table((tmp_path / "report" / "report.md").read_text(), "mnist")
     cell = row(rows, layers="1", k="50", objective="IWAE")
-    assert cell["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples else r" (-L\_0)")
-    assert ("difference" in cell) == bool(num_samples)
+    assert cell["NLL"] == f"{nll:.2f} +- 0.00 (2 seeds)" + ("" if num_samples == 5000 else r" (-L\_1)")
+    assert ("difference" in cell) == (num_samples == 5000)
 
 
 def test_the_pictures_in_other_formats(grid, tmp_path, sketched):
@@ -654,6 +654,9 @@ def test_active_units_for_another_number_of_layers_are_refused(tmp_path):
     [
         {"active_units": {"per_layer": [-1]}},
         {"training": {"epochs": -1, "seconds": 1.0}},
+        {"training": {"epochs": 1, "seconds": -1.0}},
+        {"nll": {"mean": 86.0, "stderr": -1.0, "num_samples": 5000, "num_images": 10}},
+        {"nll": {"mean": 86.0, "stderr": 1.0, "num_samples": 0, "num_images": 10}},
         {"elbo": float("nan")},
         {"elbo": 1e12},
         {"versions": {"a": "\ud800"}},

@@ -64,7 +64,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(folder, capsys, monkeypatch)
 def test_some_cells_with_further_flags_make_a_set_of_their_own(folder, monkeypatch):
     called = []
     monkeypatch.setattr(main, "main", called.append)
-    table.run_table(["table", "mnist_b", "--seed=2", "--epochs=1"])
+    table.run_table(["table", "--seed=2", "--epochs=1", "--", "mnist_b"])
     flagfile = f"--flagfile={folder / 'cells' / 'mnist_b.flags'}"
     assert called == [["main", flagfile, "--seed=2", "--epochs=1", "--run_dir=runs/table/mnist_b_seed2"]]
 

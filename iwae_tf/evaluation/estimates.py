@@ -21,7 +21,8 @@ class Estimates:
       num_samples: the number of samples n of the estimate of log p(x).
       k: the model's own number of samples.
       bounds: L_k for each of `counts`, float64 [num_counts, num_images].
-      halves: L_(n/2) from the first and from the second half of the samples, float64 [2, num_images].
+      halves: L_(n/2) from the first and from the second half of the samples, float64 [2, num_images]. If n is odd, the
+        second one has one sample more; if n is 1, both are the only sample.
       elbos: the mean log-weight, float64 [num_images].
       effective_sample_sizes: 1 / sum_i w~_i^2, a number from 1 to the number of samples, float64 [num_images].
       largest_weights: the largest normalized weight, a number from 0 to 1, float64 [num_images].

@@ -25,6 +25,11 @@ def title(options: Options) -> str:
     return f"{ladder}{options.objective.upper()}, {layers}, k = {outer}{options.k}{estimator}{likelihood}{network}"
 
 
+def unusual_samples(num_samples: int) -> str:
+    """What follows an NLL that is not -L_5000, such as " (-L_100)"."""
+    return "" if num_samples == paper.NLL_SAMPLES else f" (-L_{num_samples:,})"
+
+
 def cell(options: Options, binarization: str | UnsetType = UNSET) -> tuple[str, tuple[int, ...], str, int] | None:
     """The place of a run in the published table.
 

@@ -148,11 +148,8 @@ class ReportedRun:
         """Returns log p(x) of each test image in nats, or None if they are missing or damaged."""
         if not self.results:
             return None
-        name = "log_likelihood"
-        values = (files.read_arrays(RunDirectory(self.path).test_log_likelihoods, [name]) or {}).get(name)
-        if values is None or values.shape != (self.results.nll.num_images,) or not np.isfinite(values).all():
-            return None
-        return values
+        values = RunDirectory(self.path).read_log_likelihoods()
+        return values if values is not None and len(values) == self.results.nll.num_images else None
 
 
 def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:

@@ -257,7 +257,7 @@ def _nll(row: Row) -> str:
     if "nll" not in row:
         bound = row.get("validation_bound", {"mean": None})
         return row["state"] + ("" if bound["mean"] is None else f"; validation L_{bound['k']:,} {bound['mean']:.2f}")
-    samples = "" if row["nll_samples"] == paper.NLL_SAMPLES else f" (-L_{row['nll_samples']:,})"
+    samples = summary.unusual_samples(row["nll_samples"])
     if row["sd_over_seeds"] is None:
         return _with_spread(row["nll"], row["stderr"]) + samples
     return f"{_with_spread(row['nll'], row['sd_over_seeds'])} ({len(row['runs'])} seeds){samples}"

@@ -26,6 +26,7 @@ import shutil
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 
 from iwae_tf.errors import UserError
 from iwae_tf.runs import checkpoints
@@ -221,6 +222,14 @@ class RunDirectory:
           UserError: the file is damaged.
         """
         return from_json(self.results, Results, "remove it to evaluate again") if self.results.exists() else None
+
+    def read_log_likelihoods(self) -> np.ndarray | None:
+        """Returns log p(x) of each test image in nats, [num_images], or None if they are missing or damaged."""
+        name = "log_likelihood"
+        values = (files.read_arrays(self.test_log_likelihoods, [name]) or {}).get(name)
+        if values is None or values.ndim != 1 or not np.issubdtype(values.dtype, np.floating):
+            return None
+        return values if np.isfinite(values).all() else None
 
     def read_annealing(self) -> Annealing | None:
         """Returns what ais.json holds, or None if it is missing.

@@ -31,15 +31,15 @@ def folder() -> pathlib.Path:
 
 def names() -> list[str]:
     """Returns the names of the released models, sorted."""
-    found = folder().glob(f"*/{_CHECKSUMS}")
-    return sorted(path.parent.name for path in found if RunDirectory(path.parent).weights.exists())
+    marks = _CHECKSUMS, RunDirectory("").weights.name  # One is enough: `find` names what is missing.
+    return sorted({path.parent.name for mark in marks for path in folder().glob(f"*/{mark}")})
 
 
 def find(path_or_name: str | pathlib.Path) -> pathlib.Path:
     """Returns a run directory, or the folder of the released model of this name after a check of its files.
 
     Args:
-      path_or_name: a folder, which has precedence, or the name of a released model.
+      path_or_name: a folder, or the name of a released model; what has this path has precedence.
 
     Raises:
       UserError: there is neither, or the released model is damaged.
@@ -60,17 +60,21 @@ def copy_run(run: RunDirectory, target: pathlib.Path) -> RunDirectory:
 
     Args:
       run: the run.
-      target: the new folder; it must not exist.
+      target: the new folder, which must not exist; the folder above it must.
 
     Returns:
       The new folder's `RunDirectory`.
     """
-    target.mkdir(parents=True)
-    measured = run.results, run.test_log_likelihoods, run.samples, run.ais, run.ais_arrays
-    for path in (run.flags, run.data, run.history, *measured):
-        if path.exists():
-            shutil.copyfile(path, target / path.name)
+    target.mkdir()
+    for path in _kept_files(run):
+        shutil.copyfile(path, target / path.name)
     return RunDirectory(target)
+
+
+def _kept_files(run):
+    """The files of a run that a release keeps, without the weights."""
+    measured = run.results, run.test_log_likelihoods, run.samples, run.ais, run.ais_arrays
+    return [path for path in (run.flags, run.data, run.history, *measured) if path.exists()]
 
 
 def write_checksums(path: pathlib.Path) -> None:
@@ -80,14 +84,12 @@ def write_checksums(path: pathlib.Path) -> None:
 
 
 def update_checksums(run: RunDirectory) -> None:
-    """Writes the sums of the files that an evaluation writes again, if this is a copy of a released model."""
+    """Writes the sums of the files that a measurement writes again, if this is a copy of a released model."""
     if not (run.path / _CHECKSUMS).exists():
         return
     with contextlib.suppress(UserError):  # What is damaged stays so, and `check` finds it.
-        sums = {name: expected for expected, name in _read_sums(run.path) if (run.path / name).exists()}
-        written = run.flags, run.history, run.results, run.test_log_likelihoods, run.samples
-        sums |= {file.name: _sha256(file) for file in written if file.exists()}
-        _write_sums(run.path, sums)
+        sums = {name: expected for name, expected in _read_sums(run.path).items() if (run.path / name).exists()}
+        _write_sums(run.path, sums | {file.name: _sha256(file) for file in _kept_files(run)})
 
 
 def _write_sums(path, sums):
@@ -99,9 +101,13 @@ def check(path: pathlib.Path) -> None:
     """Compares the files of a released model with checksums.txt.
 
     Raises:
-      UserError: a file is missing or differs.
+      UserError: a file is missing or differs, or checksums.txt lacks one without which the model is not complete.
     """
-    for expected, name in _read_sums(path):
+    sums, run = _read_sums(path), RunDirectory(path)
+    for file in (run.flags, run.data, run.results, run.weights):
+        if file.name not in sums:
+            raise UserError(f"{path / _CHECKSUMS} is damaged: it lacks {file.name}; install iwae_tf again.")
+    for name, expected in sums.items():
         if not (path / name).is_file() or _sha256(path / name) != expected:
             raise UserError(
                 f"{path / name} is not the file that was released: its SHA-256 is not that of {_CHECKSUMS}; install "
@@ -110,18 +116,19 @@ def check(path: pathlib.Path) -> None:
 
 
 def _read_sums(path):
-    """The pairs of a sum and a name in checksums.txt."""
+    """What checksums.txt holds, name of a file -> SHA-256."""
     try:
         lines = (path / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path / _CHECKSUMS} ({error}); install iwae_tf again.") from error
-    pairs = []
+    sums = {}
     for line in lines:
         match = _CHECKSUM_LINE.fullmatch(line)
         if not match:
             raise UserError(f"{path / _CHECKSUMS} is damaged (see {line[:80]!r}); install iwae_tf again.")
-        pairs.append(match.groups())
-    return pairs
+        expected, name = match.groups()
+        sums[name] = expected
+    return sums
 
 
 def _sha256(path):

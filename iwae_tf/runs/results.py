@@ -15,7 +15,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from iwae_tf.errors import UserError
 
 Number = Annotated[float, Meta(gt=-1e12, lt=1e12)]
+NotNegative = Annotated[float, Meta(ge=0, lt=1e12)]
 Count = Annotated[int, Meta(ge=0, lt=10**12)]
+Positive = Annotated[int, Meta(gt=0, lt=10**12)]
 Side = Annotated[int, Meta(gt=0, le=10_000)]
 
 
@@ -23,14 +25,14 @@ class Mean(Struct, frozen=True, kw_only=True):
     """A mean over images in nats, and its standard error, which a single image does not have."""
 
     mean: Number
-    stderr: Number | None
+    stderr: NotNegative | None
 
 
 class NegativeLogLikelihood(Mean, frozen=True, kw_only=True):
     """-L_k for k = num_samples, in nats."""
 
-    num_samples: Count
-    num_images: Count
+    num_samples: Positive
+    num_images: Positive
     binarization_seed: Count | UnsetType = UNSET
 
 
@@ -151,7 +153,7 @@ class Training(Struct, frozen=True, kw_only=True):
 
     steps: Count | UnsetType = UNSET
     epochs: Count
-    seconds: Number
+    seconds: NotNegative
     examples_per_second: Number | UnsetType = UNSET
     resumed: bool | UnsetType = UNSET
 

@@ -17,11 +17,15 @@ def results(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Generat
     """Yields function(argument) for each argument, in their order.
 
     On a CPU, as many calls run at once as there are cores. TensorFlow shares each product among the cores, too, but a
-    core that is done with its part waits for the others. Calls side by side keep it busy.
+    core that is done with its part waits for the others. Calls side by side keep it busy, and one more is waiting.
 
     Args:
-      function: spends its time in TensorFlow, during which other threads can run.
+      function: spends its time in TensorFlow, during which other threads can run. It may run in another thread, which
+        has none of the caller's context variables, such as those of `products`.
       arguments: an argument for each call.
+
+    Raises:
+      Exception: that of the first call that failed; the later ones are not started.
     """
     count = _most_calls()
     if count == 1:
