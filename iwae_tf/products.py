@@ -99,11 +99,12 @@ class Dense(keras.layers.Dense):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps [..., features] to [..., units], at least float32."""
         dtype = density_dtype(self.variable_dtype)
+        product_dtype = self.product_dtype if _is_training.get() else dtype
         rows, shape = tf.reshape(inputs, [-1, inputs.shape[-1]]), [*leading_shape(inputs), self.units]
         if self._leaves_xla(rows):
             return self._on_matrix_units(rows, shape)
         bias = tf.cast(self.bias, dtype) if self.use_bias else None
-        outputs = _affine(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), bias, self.product_dtype)
+        outputs = _affine(tf.cast(rows, dtype), tf.cast(self.kernel, dtype), bias, product_dtype)
         return self.activation(tf.reshape(outputs, shape))
 
     def factors(self, inputs: tf.Tensor) -> Factors | None:
@@ -157,11 +158,12 @@ class Convolution(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps [n, height, width, channels] to [n, height - 1, width - 1, units]."""
         dtype = density_dtype(self.variable_dtype)
+        product_dtype = self.product_dtype if _is_training.get() else dtype
         _, height, width, channels = inputs.shape
         rows, kernel = tf.cast(tf.reshape(inputs, [-1, channels]), dtype), tf.cast(self.kernel, dtype)
         outputs = []
         for i, j in itertools.product(range(2), repeat=2):
-            values = tf.reshape(_affine(rows, kernel[i, j], None, self.product_dtype), [-1, height, width, self.units])
+            values = tf.reshape(_affine(rows, kernel[i, j], None, product_dtype), [-1, height, width, self.units])
             outputs.append(values[:, i : i + height - 1, j : j + width - 1])
         return tf.add_n(outputs)
 
@@ -172,9 +174,7 @@ def leading_shape(inputs: tf.Tensor) -> list[int | tf.Tensor]:
 
 
 def _affine(rows, kernel, bias, product_dtype):
-    """rows [n, features] @ kernel [features, units] + bias [units] or None, as precise as the module says."""
-    if not _is_training.get():
-        product_dtype = rows.dtype.name
+    """rows [n, features] @ kernel [features, units] + bias [units] or None; the product may be less precise."""
     if product_dtype == tf.bfloat16.name and not machine.has_gpu():
         if rows.shape[0] is not None and rows.shape[0] < _LEAST_ROUNDED_ROWS:
             product_dtype = rows.dtype
