@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     options, _, _ = _command_line.parse(argv)
     if not options.run_dir:
         raise UserError("--run_dir is missing: give the run whose model is to be measured.")
-    with build.run_directory(options.run_dir) as run:
+    with build.run_to_extend(options.run_dir) as run:
         stored.read_options(run)  # Refuses what is no run, before the folder is locked.
         run.take()
         command.import_tensorflow_quietly()

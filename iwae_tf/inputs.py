@@ -81,7 +81,7 @@ def _are_possible(values, support):
 
 def _reason(support):
     """The end of the sentence about values that are not in a support."""
-    remedy = "; binarise grey images (iwae_tf.datasets.binarization.binarize)" if support.is_binary else ""
+    remedy = "; binarise grey images (see iwae_tf.datasets.binarization)" if support.is_binary else ""
     return f", but p(x | z) is {support.distribution} and has {support.text}{remedy}."
 
 

@@ -180,8 +180,8 @@ def _verify(options):
         print(json.dumps(dataclasses.asdict(comparison) | {"agrees": comparison.agrees}, indent=2))
     else:
         print(
-            f"released NLL {comparison.released_nll:.2f}, measured again NLL {comparison.nll:.2f}; one image differs "
-            f"by at most {comparison.largest_difference:.2g} nats"
+            f"released NLL {comparison.released_nll:.2f}, measured again NLL {comparison.nll:.2f}; no image differs "
+            f"by more than {comparison.largest_difference:.2g} nats"
         )
         if comparison.agrees:
             print("They agree.")

@@ -58,7 +58,7 @@ def test_an_unknown_command_is_refused_in_one_line():
 def test_errors_of_a_command_are_one_line():
     done = _run("train", "--k=0")
     assert done.returncode == 1
-    assert done.stderr.startswith("iwae_tf: flag --k=0:")
+    assert done.stderr.startswith("iwae_tf: --k=0 is not in the range")
     assert done.stderr.count("\n") == 1
 
 

@@ -276,6 +276,12 @@ def test_a_folder_without_a_trained_model_cannot_be_loaded(tmp_path):
         iwae_tf.load(tmp_path)
 
 
+def test_what_is_not_trained_is_not_evaluated(tmp_path):
+    with pytest.raises(UserError, match=r"There is no run in .*nothing, so there is no trained model"):
+        main.main(["main", "--notrain", f"--run_dir={tmp_path / 'nothing'}"])
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_results_are_plain_json(finished):
     _, run = finished
     assert json.loads(run.results.read_text()) == json.loads(msgspec.json.encode(run.read_results()))

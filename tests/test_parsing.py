@@ -152,11 +152,16 @@ def test_there_is_a_flagfile_for_each_published_cell(dataset):
         assert f"{dataset}_{objective}_{len(latent_dims)}l_k{k}" in cells
 
 
+def test_choices_may_be_written_in_any_case():
+    assert parse("--objective=IWAE", "--gradient_estimator=DReG").gradient_estimator == "dreg"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--k=0"], "--k=0: 0 is not an integer in the range [1, 10000000]"),
-        (["--k=five"], "--k=five"),
+        (["--k=0"], "--k=0 is not in the range from 1 to 10,000,000."),
+        (["--k=five"], "--k=five is not an integer."),
+        (["--flagfile=nothing.flags"], "Cannot read --flagfile=nothing.flags (No such file or directory)."),
         (["k=5"], "did you mean --k=5"),
         (["train"], "'train' is not a flag"),
         (["--samples=5"], "Unknown command line flag 'samples'"),

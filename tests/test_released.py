@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import iwae_tf
-from iwae_tf import ais, main, release, runs
+from iwae_tf import ais, gradients, main, prune, release, runs
 from iwae_tf.datasets import binarization
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, stored
@@ -224,6 +224,17 @@ def test_a_new_run_starts_from_a_released_model(models, capsys):
     main.main([*command, f"--init_from={NAME}", "--noexport", "--run_dir=new"])
     for ours, original in zip(_weights(iwae_tf.load("new")), _weights(iwae_tf.load(NAME)), strict=True):
         np.testing.assert_allclose(ours, original, atol=1e-6)
+
+
+@pytest.mark.parametrize("command", [ais.main, prune.main, gradients.main])
+def test_measurements_are_not_added_to_the_package(models, command):
+    with pytest.raises(UserError, match=f"{NAME} is a released model, and results are written to the run: copy"):
+        command(["command", f"--run_dir={NAME}"])
+
+
+def test_other_settings_do_not_invite_to_overwrite_it(models):
+    with pytest.raises(UserError, match="it is a released model; choose another run directory\\."):
+        main.main(["main", f"--run_dir=models/{NAME}"])
 
 
 @pytest.mark.parametrize(

@@ -754,7 +754,7 @@ def test_errors_of_the_command_are_one_line(tmp_path):
     done = subprocess.run(run, capture_output=True, text=True, cwd=pathlib.Path(__file__).parent.parent)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == f"iwae_tf: {tmp_path / 'nothing'} is not a run directory: it has no flags.txt.\n"
+    assert done.stderr == f"iwae_tf: {tmp_path / 'nothing'} is not a run directory: there is no such folder.\n"
 
 
 def test_the_last_report_is_not_read_as_a_run(tmp_path):

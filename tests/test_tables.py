@@ -127,7 +127,7 @@ def test_the_split_is_drawn_by_its_seed_and_keeps_all_rows():
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
     assert not np.array_equal(parts[2], other[2])
     for fractions in ((0.5, 0.5), (0.001, 0.1), (0.0, 0.001)):
-        with pytest.raises(UserError, match="leave a part without rows"):
+        with pytest.raises(UserError, match="leave no rows for one of the parts"):
             tables.split(rows, fractions, 0, "file")
 
 
@@ -137,9 +137,9 @@ def _load(folder, text, support, **kwargs):
 
 def test_values_without_a_density_are_refused_by_column(tmp_path):
     counts = "n,m\n" + "\n".join(f"{i},{i % 3 - (i == 5)}" for i in range(12))
-    with pytest.raises(UserError, match="column 'm' .* has the value 0.5 .* whole numbers from 0"):
+    with pytest.raises(UserError, match="Column 'm' .* has the value 0.5 .* whole numbers from 0"):
         _load(tmp_path, counts.replace("\n3,0", "\n3,0.5"), supports.COUNTS)
-    with pytest.raises(UserError, match="column 'n' .* Bernoulli, which has only 0 and 1"):
+    with pytest.raises(UserError, match="Column 'n' .* Bernoulli, which has only 0 and 1"):
         _load(tmp_path, counts, supports.BINARY)
     assert _load(tmp_path, counts, supports.COUNTS).columns == ("n", "m")
     constant = "n,m\n" + "\n".join(f"{i},7" for i in range(12))
@@ -161,7 +161,7 @@ def test_tables_and_images_of_numpy_files(tmp_path):
     colours = datasets.load(f"npy:{tmp_path / 'b.npy'}", support=supports.levels(256), **arguments)
     assert colours.event_shape == (8, 8, 3)
     assert datasets.load(f"npy:{tmp_path / 'b.npy'}", **arguments).event_shape == (8, 8)  # Luminance.
-    with pytest.raises(UserError, match="pixel .* whole numbers from 0 to 16"):
+    with pytest.raises(UserError, match="Pixel .* whole numbers from 0 to 16"):
         datasets.load(f"npy:{tmp_path / 'b.npy'}", support=supports.levels(17), **arguments)
 
 
@@ -346,6 +346,11 @@ def test_a_table_with_gaps_needs_a_likelihood_that_has_them(tmp_path):
         (score, ["--run_dir={folder}/run"], "--data is missing"),
         (score, ["--run_dir={folder}/run", "--data={folder}/other.csv"], "no file"),
         (score, ["--run_dir={folder}/run", "--data={folder}/things.csv", "--output=a.txt"], "must end with"),
+        (
+            score,
+            ["--run_dir={folder}/run", "--data={folder}/things.csv", "--output=/proc/self/a.csv"],
+            "Cannot write to the folder /proc/self|does not exist",
+        ),
         (score, ["--run_dir={folder}/run", "--data={folder}/wrong.csv"], "no column 'length'"),
         (score, ["--run_dir={folder}/run", "--data={folder}/wrong.npy"], "rows of 2 values, but .* trained on 3"),
         (impute, ["--run_dir={folder}/run", "--data={folder}/full.csv"], "no missing values"),

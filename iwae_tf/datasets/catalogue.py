@@ -150,10 +150,11 @@ class Dataset:
             wrong = np.argwhere(_is_outside(values, support))
             if len(wrong):
                 row, place = wrong[0]
-                where = f"column {self.columns[place]!r}" if self.is_table else f"pixel {place + 1}"
+                where = f"Column {self.columns[place]!r}" if self.is_table else f"Pixel {place + 1}"
+                others = "" if support == supports.REAL else "choose another likelihood, such as gaussian, or "
                 raise UserError(
                     f"{where} of {name} has the value {values[row, place]:g} in a {split} row, but the likelihood is "
-                    f"{support.distribution}, which has {support.text}; choose another likelihood, or change the data."
+                    f"{support.distribution}, which has {support.text}; {others}change the data."
                 )
         if self.is_table:
             tables.check_columns(self.train, self.columns, name, is_real=support == supports.REAL)

@@ -254,7 +254,8 @@ def grey_values(array: np.ndarray, path: pathlib.Path, name: str, maximum: int |
     rounding = _ROUNDING if array.dtype.kind == "f" else 0
     if array.min() < -rounding or array.max() > maximum + rounding:
         raise UserError(
-            f"{name} in {path} has values {array.min()} ... {array.max()}; expected {array.dtype} in 0 ... {maximum}."
+            f"{name} in {path} has values from {array.min()} to {array.max()}; expected {array.dtype} from 0 to "
+            f"{maximum}."
         )
     return np.rint(np.clip(array, 0, 1) * 255.0).astype(np.uint8) if maximum == 1 else array.astype(np.uint8)
 

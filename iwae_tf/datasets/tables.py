@@ -233,7 +233,7 @@ def split(
     if empty or not counts[1] or sum(counts) >= len(values):
         raise UserError(
             f"{path} has {len(values)} rows, of which validation_fraction={fractions[0]:g} and test_fraction="
-            f"{fractions[1]:g} leave a part without rows; give other fractions."
+            f"{fractions[1]:g} leave no rows for one of the parts; give other fractions."
         )
     order = np.random.default_rng(seed).permutation(len(values))
     test, validation, train = np.split(order, [counts[1], sum(counts)])

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -25,6 +26,20 @@ from iwae_tf.runtime import console
 def run_directory(path: str | pathlib.Path) -> runs.RunDirectory:
     """Returns the `runs.RunDirectory` of a folder, which knows the values of flags that older runs do not have."""
     return runs.RunDirectory(path, before=stored.flags_before())
+
+
+def run_to_extend(path: str) -> runs.RunDirectory:
+    """Returns the `runs.RunDirectory` of a folder to which a command adds what it measures.
+
+    Raises:
+      UserError: it is no folder, but the name of a released model.
+    """
+    if not os.path.exists(path) and path in released.names():
+        raise UserError(
+            f"{path} is a released model, and results are written to the run: copy {released.folder() / path} to a "
+            "folder of your own, and give the copy."
+        )
+    return run_directory(path)
 
 
 def trained_run(path_or_name: str | pathlib.Path) -> runs.RunDirectory:

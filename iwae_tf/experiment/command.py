@@ -110,12 +110,12 @@ def run_command(main: Callable[[Sequence[str]], object], interrupted: str, argv:
         if error.errno not in _DISK_ERRORS:
             raise
         name = f" {error.filename}" if error.filename else ""
-        sys.exit(f"iwae_tf: Cannot write{name} ({error.strerror}); {_DISK_ERRORS[error.errno]}, and {interrupted}")
+        sys.exit(f"iwae_tf: Cannot write{name} ({error.strerror}); {_DISK_ERRORS[error.errno]}; {interrupted}")
     except Exception as error:
         reason = _reason_of_tensorflow(error)
         if not reason:
             raise
-        sys.exit(f"iwae_tf: {reason}, and {interrupted}")
+        sys.exit(f"iwae_tf: {reason}; {interrupted}")
 
 
 def _reason_of_tensorflow(error):

@@ -149,7 +149,7 @@ def _draw_worst(model, test, per_image, image_shape, paths: _Files):
     pairs = reconstruction_pairs(model, test[worst], image_shape, _NUM_WORST, _NUM_WORST)
     captions = [_caption(per_image, i) for i in worst]
     pairs = as_pictures(pairs, model.support)
-    title = "largest k-hat" if measured else "largest normalized weight"
+    title = "largest k-hat" if measured else "largest normalised weight"
     figures.save_worst_images(paths("worst_images"), pairs[: len(worst)], pairs[len(worst) :], captions, title)
 
 

@@ -1,6 +1,7 @@
 """New data for a trained model: files with the columns or the image size that it was trained on."""
 
 import pathlib
+import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +60,8 @@ def output_path(options, run: runs.RunDirectory, what: str) -> pathlib.Path:
     """Returns the file to write.
 
     Raises:
-      UserError: it is neither .csv nor .npz, its folder is missing, or it is the file with the data.
+      UserError: it is neither .csv nor .npz, its folder is missing or cannot be written, or it is the file with the
+        data.
     """
     source = pathlib.Path(options.data.partition(":")[2] or options.data)
     is_released = not pathlib.Path(options.run_dir).exists()  # A model of the package, found by its name.
@@ -71,6 +73,12 @@ def output_path(options, run: runs.RunDirectory, what: str) -> pathlib.Path:
         raise UserError(f"The folder of --output={path} does not exist; create it, or give another one.")
     if path.resolve() == source.expanduser().resolve():
         raise UserError(f"--output={path} is the file with the data; give another one.")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # Now, not when everything is computed.
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to the folder {path.parent} ({error.strerror}); give another --output."
+        ) from error
     return path
 
 

@@ -133,6 +133,13 @@ def _message(error):
     number = re.fullmatch(r"flag (--\w+=.*?): (invalid literal for int|could not convert string to float).*", text)
     if number:
         return f"{number[1]} is not {'an integer' if 'int' in number[2] else 'a number'}."
+    outside = re.fullmatch(r"flag (--\w+=.*?): .* is not an? (?:integer|number) in the range \[(.*), (.*)\]", text)
+    if outside:
+        lowest, highest = (f"{int(text):,}" if text.isdigit() else text for text in outside.groups()[1:])
+        return f"{outside[1]} is not in the range from {lowest} to {highest}."
+    flagfile = re.fullmatch(r"Unable to open flagfile: \[Errno \d+\] (.*): '(.*)'", text)
+    if flagfile:
+        return f"Cannot read --flagfile={flagfile[2]} ({flagfile[1]})."
     return text
 
 
@@ -143,7 +150,7 @@ def _define(field, values):
     default = None if "parse" in properties else field.default
     kind = _type(field)
     if "choices" in properties:
-        absl_flags.DEFINE_enum(field.name, default, enum_values=list(properties["choices"]), **arguments)
+        absl_flags.DEFINE_enum(field.name, default, list(properties["choices"]), case_sensitive=False, **arguments)
     elif kind is bool:
         absl_flags.DEFINE_bool(field.name, default, **arguments)
     elif kind is str:
@@ -160,12 +167,15 @@ def _type(field):
 
 
 def _help_line(field):
-    kind = "|".join(field.metadata["choices"]) if "choices" in field.metadata else _KINDS[_type(field)]
+    choices = "|".join(field.metadata.get("choices", ()))
+    kind = choices if 0 < len(choices) < _MOST_CHOICES else _KINDS[_type(field)]
     switch = f"--[no]{field.name}" if field.type is bool else f"--{field.name}=<{kind}>"
     default = "" if field.default in (None, "") else f" (default: {as_text(field.default)})"
     return f"{switch}  {field.metadata['help']}{default}"
 
 
+# Characters; the help explains the choices if they are longer.
+_MOST_CHOICES = 80
 _KINDS = {bool: "bool", int: "integer", float: "number", str: "string"}
 
 

@@ -6,6 +6,7 @@ the flag then has the value of its field's `before`, or else its default.
 
 import dataclasses
 import math
+import os
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -62,12 +63,14 @@ def parse(argv: Sequence[str]) -> Options:
     """Reads the command line of `iwae_tf.main`: with --notrain, flags that are not given are those of the run.
 
     Raises:
-      UserError: as `parsing.parse`; or with --notrain, as `read_options`.
+      UserError: as `parsing.parse`; or with --notrain, there is no run, or as `read_options`.
     """
     options = parsing.parse(argv)
     run = RunDirectory(options.run_dir)
-    if options.train or not run.flags.exists():
+    if options.train:
         return options
+    if not os.path.exists(run.flags):
+        raise UserError(f"There is no run in {run.path}, so there is no trained model; train it without --notrain.")
     stored_options = read_options(run)
     words, _ = _words(run)
     options = parsing.parse([argv[0], *words, *argv[1:]], _texts_before())

@@ -76,7 +76,8 @@ def table(options: Options, results: Results) -> str:
     ]
     epochs = counted(training.epochs, "epoch")
     if published:
-        rows.append(("published (Burda et al.)", f"{published.nll:.2f}", join(published.active_units)))
+        bound = "" if nll.num_samples == paper.NLL_SAMPLES else f" (-L_{paper.NLL_SAMPLES:,})"
+        rows.append(("published (Burda et al.)", f"{published.nll:.2f}{bound}", join(published.active_units)))
         share = training.epochs / paper.EPOCHS
         epochs = f"{training.epochs:,} of the paper's {paper.EPOCHS:,} epochs ({share:.1%})"
     if options.init_from:

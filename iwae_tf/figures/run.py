@@ -30,7 +30,7 @@ def save_learning_curves(path: output.Paths, history: Mapping[str, Sequence[floa
     top = max(max(history[f"{split}_iwae_bound"]) for split in ("train", "validation"))
     axes.set_ylim(bottom=min(settled) - 0.1 * (top - min(settled)) - 1.0, top=top + 1.0)
     axes.set(xlabel="epoch", ylabel=r"bound on $\log p(x)$ in nats", title=title)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid()
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     output.save_figure(figure, path)

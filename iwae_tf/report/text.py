@@ -27,8 +27,8 @@ NLL is the negative log-likelihood of the test images in nats: -L_5000, unless a
 lower is better. For a single run, it is the NLL +- its standard error over the test images. For runs that differ only
 in their seed, it is the mean +- the standard deviation over the seeds, and the standard error has its own column. "run
 no." refers to the section Commands. "started from" is the model whose weights the training began with; epochs and
-minutes do not include its own. "published" is Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for
-binarized_mnist, after 3,280 epochs of training."""
+minutes do not include its own. The minutes depend on the machine, which the section Commands names. "published" is
+Table 1 of Burda et al. (arXiv:1509.00519), or Table 3 for binarized_mnist, after 3,280 epochs of training."""
 _STAND_IN = """\
 These runs use all drawings of OMNIGLOT, shrunk to 28 x 28 by area and split by drawing as the paper's images are. The
 published values are for other images, whose NLLs differ by many nats: compare the order and the differences of a column

@@ -20,6 +20,7 @@ gradients.json              bias and variance of gradient estimators
 
 import contextlib
 import errno
+import os
 import pathlib
 import re
 import shutil
@@ -114,7 +115,7 @@ class RunDirectory:
         self._check_entries()
         stored = self._stored_settings()
         if stored and (self.checkpoints.exists() or self.weights.exists()) and not overwrite:
-            _refuse_differences(self.path, self._before | stored, settings)
+            _refuse_differences(self.path, self._before | stored, settings, self.is_released())
 
     def claim(self, settings: Mapping[str, str], overwrite: bool = False, data: DataDescription | None = None) -> None:
         """Makes the folder this run's own, after the checks of `check`.
@@ -167,7 +168,8 @@ class RunDirectory:
         self._check_entries()
         stored = self._stored_settings()
         if not stored:
-            raise UserError(f"{self.path} is not a run directory: it has no flags.txt.")
+            reason = "it has no flags.txt" if os.path.exists(self.path) else "there is no such folder"
+            raise UserError(f"{self.path} is not a run directory: {reason}.")
         return stored
 
     def check_data(self, data: DataDescription) -> None:
@@ -331,7 +333,7 @@ class RunDirectory:
                 file.unlink(missing_ok=True)
 
 
-def _refuse_differences(path, stored, settings):
+def _refuse_differences(path, stored, settings, is_released):
     """Raises a UserError that lists the settings that differ from those of the run in `path`."""
     differences = [
         f"{name} is {stored.get(name) or '(not set)'} there and {value or '(not set)'} here"
@@ -341,11 +343,11 @@ def _refuse_differences(path, stored, settings):
         and not _has_grown(name, stored.get(name), value)
     ]
     if differences:
+        remedy = "use the same settings to continue it, choose another run directory, or overwrite the run"
+        if is_released:
+            remedy = "it is a released model; choose another run directory"
         more = f"; {len(differences) - 5} more" if len(differences) > 5 else ""
-        raise UserError(
-            f"{path} was started with other settings ({'; '.join(differences[:5])}{more}): use the same settings "
-            "to continue it, choose another run directory, or overwrite the run."
-        )
+        raise UserError(f"{path} was started with other settings ({'; '.join(differences[:5])}{more}): {remedy}.")
 
 
 def _as_read(value):
