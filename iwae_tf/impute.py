@@ -28,7 +28,10 @@ class ImputeOptions:
     run_dir: str = flag("", "The run whose model imputes.", parse=parse_folder)
     data: str = flag("", "The table: a .csv file with the columns of the run, a .npy or a .npz file.")
     output: str = flag(
-        "", "The file to write, .csv or .npz; by default imputed_DATA.csv in the run directory.", parse=parse_folder
+        "",
+        "The file to write, .csv or .npz; by default imputed_DATA.csv in the run directory, or in the current folder if "
+        "the model is a released one.",
+        parse=parse_folder,
     )
     num_imputations: int = flag(
         0, "Draws of each missing value, all in one file; 0 writes the posterior means.", at_least=0, at_most=10_000

@@ -36,7 +36,10 @@ class ScoreOptions:
     )
     data_dir: str = flag("", "The folder of the data set.", parse=parse_folder)
     output: str = flag(
-        "", "The file to write, .csv or .npz; by default scores_DATA.csv in the run directory.", parse=parse_folder
+        "",
+        "The file to write, .csv or .npz; by default scores_DATA.csv in the run directory, or in the current folder if "
+        "the model is a released one.",
+        parse=parse_folder,
     )
     num_samples: int = flag(5000, "Importance samples for each row.", at_least=1, at_most=10**9)
     seed: int = flag(0, "Seed of the samples.", at_least=0, at_most=2**31 - 1)

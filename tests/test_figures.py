@@ -147,7 +147,7 @@ def test_the_pixels_of_a_traversal_are_equally_large(tmp_path):
     grid = figures.image_grid(pixels.reshape(-1, 6, 5), 11)
     (high, wide), _ = style.magnified(grid.shape, (3 * 72, (1680 - 336) // 2))
     magnification = high // grid.shape[0]
-    top, left = 2 * 6 * magnification + 24, 336
+    top, left = 24 + 2 * 6 * magnification + 24, 336
     drawn = picture[top : top + high, left : left + wide]
     np.testing.assert_allclose(drawn, grid.repeat(magnification, 0).repeat(magnification, 1), atol=1.0 / 255.0)
 

@@ -117,13 +117,13 @@ def save_traversal(
     (high, wide), interpolation = style.magnified(grids[0].shape[:2], (rows * _MOST_ROW, most))
     # The images above are twice as large as those in the grids.
     row, column = 2 * high * height // grids[0].shape[0], 2 * wide * width // grids[0].shape[1]
-    sheet = style.Sheet(left + num_images * (wide + gap), row + gap + high + bottom)
+    sheet = style.Sheet(left + num_images * (wide + gap), gap + row + gap + high + bottom)
     places = [left + i * (wide + gap) for i in range(num_images)]
     for place, image in zip(places, images, strict=True):
-        axes = sheet.axes(place + (wide - column) // 2, 0, column, row)
+        axes = sheet.axes(place + (wide - column) // 2, gap, column, row)
         style.show(axes, image, aspect="auto", interpolation=interpolation)
     for place, grid in zip(places, grids, strict=True):
-        axes = sheet.axes(place, row + gap, wide, high)
+        axes = sheet.axes(place, gap + row + gap, wide, high)
         style.show(axes, grid, aspect="auto", interpolation=interpolation)
         axes.set_xticks(
             (np.arange(columns) + 0.5) * (width + 1), [f"{distance:+.1f}" if distance else "0" for distance in stddevs]
