@@ -29,8 +29,8 @@ class ImputeOptions:
     data: str = flag("", "The table: a .csv file with the columns of the run, a .npy or a .npz file.")
     output: str = flag(
         "",
-        "The file to write, .csv or .npz; by default imputed_DATA.csv in the run directory, or in the current folder if "
-        "the model is a released one.",
+        "The file to write, .csv or .npz; by default imputed_DATA.csv in the run directory, or in the current folder "
+        "if the model is a released one.",
         parse=parse_folder,
     )
     num_imputations: int = flag(
