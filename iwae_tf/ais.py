@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
             measured, curves = _measure(options, run, model, x)
         content = summary(options, model.num_steps, measured)
         _write(options, run, content, measured, curves)
-        released.update_checksums(run)
+        released.update_checksums(run, [run.ais, run.ais_arrays])
         run.unfinished_annealing.unlink(missing_ok=True)
         print(formats.to_json(content).decode().rstrip() if options.json else table(content))
         picture = run.figures / f"ais.{options.figure_format[0]}"

@@ -63,7 +63,8 @@ def _run(options, run):
         if options.evaluate and not workers.any(results is not None):
             results = evaluate(options, model, images, data, trained, run, workers)
             if workers.is_chief:
-                released.update_checksums(run)
+                measured = run.results, run.test_log_likelihoods, run.samples
+                released.update_checksums(run, [run.flags, run.history, *measured])
         if options.export and workers.is_chief:
             export(model, run.saved_model)
         if results:

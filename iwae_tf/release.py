@@ -160,8 +160,8 @@ def _verify(options):
     results = run.read_results()
     if results is None:
         raise UserError(f"{run.path} has no results to compare with; evaluate it first.")
-    before = run.read_log_likelihoods()
-    if before is None or len(before) != results.nll.num_images:
+    before = run.read_log_likelihoods(results.nll.num_images)
+    if before is None:
         raise UserError(f"{run.test_log_likelihoods} is missing or damaged; install iwae_tf again, or copy it again.")
     command.import_tensorflow_quietly()
     from iwae_tf.datasets import observations

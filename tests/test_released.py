@@ -180,6 +180,15 @@ def test_a_measurement_by_annealing_renews_the_checksums(models):
         released.check(models / NAME)
 
 
+def test_damage_is_found_after_a_measurement_of_something_else(models):
+    run = runs.RunDirectory(models / NAME)
+    run.history.write_text("damaged")
+    run.ais.write_text("{}")
+    released.update_checksums(run, [run.ais, run.ais_arrays])
+    with pytest.raises(UserError, match=r"history\.csv is not the file that was released"):
+        released.check(models / NAME)
+
+
 def test_a_copy_without_weights_is_refused(models):
     (models / NAME / "weights.npz").unlink()
     with pytest.raises(UserError, match=r"has results, but no weights: weights\.npz is missing"):

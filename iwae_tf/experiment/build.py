@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 from typing import Any
 
@@ -34,7 +33,7 @@ def run_to_extend(path: str) -> runs.RunDirectory:
     Raises:
       UserError: it is no folder, but the name of a released model.
     """
-    if not os.path.exists(path) and path in released.names():
+    if released.is_name(path):
         raise UserError(
             f"{path} is a released model, and results are written to the run: copy {released.folder() / path} to a "
             "folder of your own, and give the copy."

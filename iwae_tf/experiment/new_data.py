@@ -10,6 +10,7 @@ from iwae_tf import datasets, runs
 from iwae_tf.datasets import formats, tables
 from iwae_tf.errors import UserError
 from iwae_tf.experiment import build, stored
+from iwae_tf.runs import released
 
 
 class NewData(NamedTuple):
@@ -64,8 +65,7 @@ def output_path(options, run: runs.RunDirectory, what: str) -> pathlib.Path:
         data.
     """
     source = pathlib.Path(options.data.partition(":")[2] or options.data)
-    is_released = not pathlib.Path(options.run_dir).exists()  # A model of the package, found by its name.
-    folder = pathlib.Path() if is_released else run.path
+    folder = pathlib.Path() if released.is_name(options.run_dir) else run.path
     path = pathlib.Path(options.output or folder / f"{what}_{source.name.partition('.')[0]}.csv")
     if path.suffix not in (".csv", ".npz"):
         raise UserError(f"--output={path} must end with .csv or .npz.")

@@ -148,8 +148,7 @@ class ReportedRun:
         """Returns log p(x) of each test image in nats, or None if they are missing or damaged."""
         if not self.results:
             return None
-        values = RunDirectory(self.path).read_log_likelihoods()
-        return values if values is not None and len(values) == self.results.nll.num_images else None
+        return RunDirectory(self.path).read_log_likelihoods(self.results.nll.num_images)
 
 
 def read(paths: Sequence[str | pathlib.Path]) -> list[ReportedRun]:

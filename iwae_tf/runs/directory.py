@@ -225,13 +225,17 @@ class RunDirectory:
         """
         return from_json(self.results, Results, "remove it to evaluate again") if self.results.exists() else None
 
-    def read_log_likelihoods(self) -> np.ndarray | None:
-        """Returns log p(x) of each test image in nats, [num_images], or None if they are missing or damaged."""
+    def read_log_likelihoods(self, num_images: int | None = None) -> np.ndarray | None:
+        """Returns log p(x) of each test image in nats, [num_images], or None if they are missing or damaged.
+
+        Args:
+          num_images: how many there have to be; None accepts any number.
+        """
         name = "log_likelihood"
         values = (files.read_arrays(self.test_log_likelihoods, [name]) or {}).get(name)
         if values is None or values.ndim != 1 or not np.issubdtype(values.dtype, np.floating):
             return None
-        return values if np.isfinite(values).all() else None
+        return values if num_images in (None, len(values)) and np.isfinite(values).all() else None
 
     def read_annealing(self) -> Annealing | None:
         """Returns what ais.json holds, or None if it is missing.
@@ -343,9 +347,10 @@ def _refuse_differences(path, stored, settings, is_released):
         and not _has_grown(name, stored.get(name), value)
     ]
     if differences:
-        remedy = "use the same settings to continue it, choose another run directory, or overwrite the run"
         if is_released:
             remedy = "it is a released model; choose another run directory"
+        else:
+            remedy = "use the same settings to continue it, choose another run directory, or overwrite the run"
         more = f"; {len(differences) - 5} more" if len(differences) > 5 else ""
         raise UserError(f"{path} was started with other settings ({'; '.join(differences[:5])}{more}): {remedy}.")
 

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterable
 
 from iwae_tf.errors import UserError
 from iwae_tf.runs.directory import RunDirectory
@@ -31,8 +32,15 @@ def folder() -> pathlib.Path:
 
 def names() -> list[str]:
     """Returns the names of the released models, sorted."""
-    marks = _CHECKSUMS, RunDirectory("").weights.name  # One is enough: `find` names what is missing.
-    return sorted({path.parent.name for mark in marks for path in folder().glob(f"*/{mark}")})
+    # One of the two files is enough: `find` names what is missing.
+    found = (path for path in folder().glob("*") if (path / _CHECKSUMS).exists() or RunDirectory(path).weights.exists())
+    return sorted(path.name for path in found)
+
+
+def is_name(path_or_name: str | pathlib.Path) -> bool:
+    """Returns whether this is the name of a released model; what has this path has precedence."""
+    # Unlike `Path.exists`, this returns False for names that are too long.
+    return not os.path.exists(path_or_name) and str(path_or_name) in names()
 
 
 def find(path_or_name: str | pathlib.Path) -> pathlib.Path:
@@ -44,15 +52,14 @@ def find(path_or_name: str | pathlib.Path) -> pathlib.Path:
     Raises:
       UserError: there is neither, or the released model is damaged.
     """
-    path = pathlib.Path(path_or_name)
-    if os.path.exists(path):  # Unlike that of `path`, it returns False for names that are too long.
-        return path
-    if str(path_or_name) not in names():
+    if is_name(path_or_name):
+        check(folder() / path_or_name)
+        return folder() / path_or_name
+    if not os.path.exists(path_or_name):
         raise UserError(
             f"{path_or_name} is neither a run directory nor a released model; `iwae-tf models` lists the released ones."
         )
-    check(folder() / path)
-    return folder() / path
+    return pathlib.Path(path_or_name)
 
 
 def copy_run(run: RunDirectory, target: pathlib.Path) -> RunDirectory:
@@ -66,15 +73,11 @@ def copy_run(run: RunDirectory, target: pathlib.Path) -> RunDirectory:
       The new folder's `RunDirectory`.
     """
     target.mkdir()
-    for path in _kept_files(run):
-        shutil.copyfile(path, target / path.name)
-    return RunDirectory(target)
-
-
-def _kept_files(run):
-    """The files of a run that a release keeps, without the weights."""
     measured = run.results, run.test_log_likelihoods, run.samples, run.ais, run.ais_arrays
-    return [path for path in (run.flags, run.data, run.history, *measured) if path.exists()]
+    for path in (run.flags, run.data, run.history, *measured):
+        if path.exists():
+            shutil.copyfile(path, target / path.name)
+    return RunDirectory(target)
 
 
 def write_checksums(path: pathlib.Path) -> None:
@@ -83,13 +86,18 @@ def write_checksums(path: pathlib.Path) -> None:
     _write_sums(path, {name: _sha256(path / name) for name in names})
 
 
-def update_checksums(run: RunDirectory) -> None:
-    """Writes the sums of the files that a measurement writes again, if this is a copy of a released model."""
+def update_checksums(run: RunDirectory, written: Iterable[pathlib.Path]) -> None:
+    """Writes the sums of files that were written again, if this is a copy of a released model.
+
+    Args:
+      run: the run.
+      written: the files, which may be missing; the sums of all others stay, so that `check` finds their damage.
+    """
     if not (run.path / _CHECKSUMS).exists():
         return
-    with contextlib.suppress(UserError):  # What is damaged stays so, and `check` finds it.
+    with contextlib.suppress(UserError):  # Damaged sums stay so, too.
         sums = {name: expected for name, expected in _read_sums(run.path).items() if (run.path / name).exists()}
-        _write_sums(run.path, sums | {file.name: _sha256(file) for file in _kept_files(run)})
+        _write_sums(run.path, sums | {file.name: _sha256(file) for file in written if file.exists()})
 
 
 def _write_sums(path, sums):
